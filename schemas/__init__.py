@@ -1,0 +1,1 @@
+"""What crosses a boundary: events, blocks, rows, catalog entities, answers, errors, settings."""
