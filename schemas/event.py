@@ -1,0 +1,356 @@
+"""One report of usage as a producer wrote it, and how it is read: the same over HTTP and Kafka.
+
+The fast path decodes a whole record at once and never looks at a property. Only when something
+about the record as a whole is suspicious are its events read one by one, to name what is wrong.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from schemas.limits import (
+    DEPTH_MAX,
+    EVENT_BYTES_MAX,
+    FUTURE_MS_MAX,
+    NAME_LENGTH_MAX,
+    RECORD_EVENTS_MAX,
+)
+
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_LENGTH_MAX)]
+
+
+class Event(msgspec.Struct, gc=False):
+    """One report of usage, as sent: six fields, and `customer_id` as another name for whose it is.
+
+    event_name            Which feature it is for, exactly.
+    external_customer_id  The client's own id of the customer; or `customer_id`, ours.
+    event_id              Idempotency key; given by Tallylog when absent.
+    timestamp             When the usage happened, ISO 8601; the moment of receipt when absent.
+    source                Where it came from.
+    properties            JSON object, kept as its text: numbers stay as they were written.
+    """
+
+    event_name: Name
+    external_customer_id: Name | None = None
+    event_id: Name | None = None
+    timestamp: str | None = None
+    source: Annotated[str, Meta(max_length=NAME_LENGTH_MAX)] | None = None
+    properties: Raw | UnsetType = UNSET
+    customer_id: Name | None = None
+
+
+class Flaw(msgspec.Struct, frozen=True):
+    """What is wrong with a record: which event, which field, a stable code, and the cure.
+
+    `index` is None when the record as a whole can't be read.
+    """
+
+    index: int | None
+    field: str
+    code: str
+    detail: str
+
+    def pointer(self, bulk: bool) -> str:
+        """The JSON pointer of the fault: `/events/3/event_name`, or `/event_name` of a single."""
+        parts = ([f"events/{self.index}"] if bulk and self.index is not None else []) + (
+            [self.field] if self.field else []
+        )
+        return "/" + "/".join(parts) if parts else ""
+
+
+class Reading(msgspec.Struct):
+    """A record read: `events[i]` is None where a flaw names index i; `times` are ms since 1970."""
+
+    events: list[Event | None]
+    times: list[int | None]
+    flaws: list[Flaw]
+
+
+class Unreadable(ValueError):
+    """The record as a whole can't be read; `flaw` says why."""
+
+    def __init__(self, code: str, detail: str, field: str = "") -> None:
+        super().__init__(detail)
+        self.flaw = Flaw(None, field, code, detail)
+
+
+class _Bulk(msgspec.Struct):
+    events: list[Event]
+
+
+class _BulkOfRaw(msgspec.Struct):
+    events: list[Raw]
+
+
+_one = msgspec.json.Decoder(Event)
+_bulk = msgspec.json.Decoder(_Bulk)
+_array = msgspec.json.Decoder(list[Event])
+_raw_bulk = msgspec.json.Decoder(_BulkOfRaw)
+_raw_array = msgspec.json.Decoder(list[Raw])
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_anything = msgspec.json.Decoder(Raw)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
+_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_NAIVE = _EPOCH.replace(tzinfo=None)
+_MS = timedelta(milliseconds=1)
+_ADVICE = "write ISO 8601 with a time of day, like 2025-08-22T07:05:49.441Z"
+
+
+def parse_timestamp(text: str) -> int:
+    """Milliseconds since 1970 UTC of an ISO 8601 date and time; further digits are cut.
+
+    No offset means UTC. Raises ValueError for a date alone, second 60 and what is no date.
+    """
+    if len(text) < 13 or text[8 if text[:8].isdigit() else 10] not in "Tt ":
+        raise ValueError(f"{text[:64]!r} is not a date and time: {_ADVICE}")
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            moment = datetime.fromisoformat(text.upper())
+        except ValueError:
+            raise ValueError(f"{text[:64]!r} is not a date and time: {_ADVICE}") from None
+    try:
+        return (moment - (_EPOCH_NAIVE if moment.tzinfo is None else _EPOCH)) // _MS
+    except OverflowError:
+        raise ValueError(f"{text[:64]!r} is out of the calendar: {_ADVICE}") from None
+
+
+def read(body: bytes, *, now_ms: int | None, single: bool = False) -> Reading:
+    """Read a record of one event, an array of them, or `{"events": [...]}`.
+
+    `now_ms` is the moment of receipt: a timestamp more than 24 h after it is a flaw (None: the
+    caller judges). `single` takes nothing but one event. Raises Unreadable when nothing of the
+    record can be told apart; otherwise each bad event is a flaw with its index.
+    """
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise Unreadable("invalid_utf8", f"byte {error.start} is not UTF-8") from None
+    try:
+        events = _decode(body, single)
+    except _DECODE_ERRORS:
+        return _read_slowly(body, now_ms, single)
+    if len(events) > RECORD_EVENTS_MAX:
+        raise Unreadable("too_many_events", f"more than {RECORD_EVENTS_MAX} events: send fewer")
+    if (
+        b"\\u0000" in body
+        or len(body) > EVENT_BYTES_MAX
+        or _may_be_deeper(body, DEPTH_MAX)
+    ):
+        return _read_slowly(body, now_ms, single)
+    times: list[int | None] = []
+    latest = None if now_ms is None else now_ms + FUTURE_MS_MAX
+    for event in events:
+        text = event.timestamp
+        if text is None:
+            times.append(None)
+        else:
+            try:
+                time = parse_timestamp(text)
+            except ValueError:
+                return _read_slowly(body, now_ms, single)
+            if time < 0 or (latest is not None and time > latest):
+                return _read_slowly(body, now_ms, single)
+            times.append(time)
+        if (event.external_customer_id is None and event.customer_id is None) or not (
+            event.properties is UNSET or bytes(event.properties).startswith(b"{")
+        ):
+            return _read_slowly(body, now_ms, single)
+    return Reading(list(events), times, [])
+
+
+def _decode(body: bytes, single: bool) -> list[Event]:
+    start = body.lstrip()[:1]
+    if start == b"[" and not single:
+        return _array.decode(body)
+    if not single and _is_bulk(body):
+        return _bulk.decode(body).events
+    return [_one.decode(body)]
+
+
+def _is_bulk(body: bytes) -> bool:
+    """Whether an object is `{"events": [...]}` rather than one event."""
+    head = body[:64].replace(b" ", b"")
+    if head.startswith(b'{"events":['):
+        return True
+    if b'"events"' not in body:
+        return False
+    try:
+        return _fields.decode(body).get("events") is not None
+    except _DECODE_ERRORS:
+        return False
+
+
+def _may_be_deeper(body: bytes, depth: int) -> bool:
+    """Whether brackets nest deeper than `depth`, or can't be told because texts hold brackets.
+
+    Deletes innermost pairs round by round: as many rounds as there are levels.
+    """
+    brackets = body.translate(None, _NOT_BRACKETS)
+    for _ in range(depth):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+    return bool(brackets)
+
+
+def _read_slowly(body: bytes, now_ms: int | None, single: bool) -> Reading:
+    """Read event by event, and say for each what is wrong with it."""
+    texts = [body] if single else _split(body)
+    if len(texts) > RECORD_EVENTS_MAX:
+        raise Unreadable("too_many_events", f"more than {RECORD_EVENTS_MAX} events: send fewer")
+    reading = Reading([], [], [])
+    for index, text in enumerate(texts):
+        event, time, flaw = _read_one(bytes(text), index, now_ms)
+        if flaw is not None and single and flaw.code == "invalid_json":
+            raise Unreadable(flaw.code, flaw.detail)
+        reading.events.append(event)
+        reading.times.append(time)
+        if flaw is not None:
+            reading.flaws.append(flaw)
+    return reading
+
+
+def _split(body: bytes) -> list[bytes | Raw]:
+    """The texts of a record's events, each of which may still be bad."""
+    try:
+        start = body.lstrip()[:1]
+        if start == b"[":
+            return list(_raw_array.decode(body))
+        if start == b"{" and _is_bulk(body):
+            return list(_raw_bulk.decode(body).events)
+        _anything.decode(body)
+        return [body]
+    except RecursionError:
+        return list(_split_by_hand(body))
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Unreadable(*_explain(body, error)) from None
+
+
+def _explain(body: bytes, error: Exception) -> tuple[str, str, str]:
+    if not body.strip():
+        return "empty", "the body is empty: send a JSON event", ""
+    if isinstance(error, msgspec.ValidationError):
+        return "wrong_type", f'"events" must be an array of events ({error})', "events"
+    return "invalid_json", f"not valid JSON: {error}", ""
+
+
+def _split_by_hand(body: bytes) -> Iterator[bytes]:
+    """Cut the elements out of JSON that nests too deep for any parser: brackets and texts only."""
+    text = body.strip()
+    if text.startswith(b"{") and _BULK_HEAD.match(text) is None:
+        yield text
+        return
+    start = text.index(b"[") + 1
+    level = 1
+    for token in _TOKEN.finditer(text, start):
+        mark = token.group()
+        if mark in b"{[" and len(mark) == 1:
+            level += 1
+        elif mark in b"}]" and len(mark) == 1:
+            level -= 1
+        if level == 0 or (level == 1 and mark == b","):
+            element = text[start : token.start()].strip()
+            if element or level == 1:
+                yield element
+            start = token.end()
+        if level == 0:
+            return
+    raise Unreadable("invalid_json", "not valid JSON: an array does not end")
+
+
+_BULK_HEAD = re.compile(rb'\{\s*"events"\s*:\s*\[')
+
+
+def _depth(text: bytes) -> int:
+    """How deep one JSON text nests."""
+    level = deepest = 0
+    for token in _TOKEN.finditer(text):
+        mark = token.group()
+        if len(mark) == 1:
+            level += (mark in b"{[") - (mark in b"}]")
+            deepest = max(deepest, level)
+    return deepest
+
+
+def _read_one(
+    text: bytes, index: int, now_ms: int | None
+) -> tuple[Event | None, int | None, Flaw | None]:
+    """One event and its time, or the first flaw found in it."""
+
+    def flaw(field: str, code: str, detail: str) -> tuple[None, None, Flaw]:
+        return None, None, Flaw(index, field, code, detail)
+
+    if len(text) > EVENT_BYTES_MAX:
+        return flaw("", "too_large", f"{len(text)} bytes: an event has at most {EVENT_BYTES_MAX}")
+    if _may_be_deeper(text, DEPTH_MAX) and _depth(text) > DEPTH_MAX:
+        return flaw("", "too_deep", f"nested deeper than {DEPTH_MAX} levels: flatten it")
+    try:
+        fields = _fields.decode(text)
+    except msgspec.ValidationError:
+        return flaw("", "wrong_type", "an event must be a JSON object")
+    except _DECODE_ERRORS as error:
+        return flaw("", "invalid_json", f"not valid JSON: {error}")
+    try:
+        for field in ("event_name", "external_customer_id"):
+            if not _given(fields, field) and not (
+                field == "external_customer_id" and _given(fields, "customer_id")
+            ):
+                return flaw(field, "missing_field", f"Missing required field: {field}")
+        for field in _NAMES:
+            problem = _name_problem(fields, field)
+            if problem is not None:
+                return flaw(field, *problem)
+        properties = fields.get("properties")
+        if properties is not None and bytes(properties) == b"null":
+            del fields["properties"]
+        elif properties is not None and not bytes(properties).startswith(b"{"):
+            return flaw("properties", "wrong_type", "properties must be a JSON object")
+        event = _one.decode(msgspec.json.encode(fields))
+    except _DECODE_ERRORS as error:
+        return flaw("", "invalid_json", f"not valid JSON: {error}")
+    if event.timestamp is None:
+        return event, None, None
+    try:
+        time = parse_timestamp(event.timestamp)
+    except ValueError as error:
+        return flaw("timestamp", "invalid_timestamp", str(error))
+    if time < 0:
+        return flaw("timestamp", "invalid_timestamp", "timestamp is before 1970")
+    if now_ms is not None and time > now_ms + FUTURE_MS_MAX:
+        return flaw(
+            "timestamp", "timestamp_in_future", "timestamp is more than 24 hours in the future"
+        )
+    return event, time, None
+
+
+_NAMES = ("event_name", "external_customer_id", "customer_id", "event_id", "source", "timestamp")
+_any = msgspec.json.Decoder(Any)
+
+
+def _given(fields: dict[str, Raw], field: str) -> bool:
+    """Whether a field has a value; null and, for what is required, an empty text are none."""
+    return field in fields and bytes(fields[field]) not in (b"null", b'""')
+
+
+def _name_problem(fields: dict[str, Raw], field: str) -> tuple[str, str] | None:
+    """What is wrong with a text field, as code and cure."""
+    if field not in fields or bytes(fields[field]) == b"null":
+        return None
+    if not bytes(fields[field]).startswith(b'"'):
+        return "wrong_type", f"{field} must be a string"
+    value = _any.decode(fields[field])
+    if not value and field != "source":
+        return "empty", f"{field} is empty: leave it out or give it a value"
+    if len(value) > NAME_LENGTH_MAX:
+        return "too_long", f"{field} has {len(value)} characters: at most {NAME_LENGTH_MAX}"
+    if "\0" in value:
+        return "nul_character", f"{field} must not contain a NUL character"
+    return None
