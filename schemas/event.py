@@ -139,11 +139,7 @@ def read(body: bytes, *, now_ms: int | None, single: bool = False) -> Reading:
         return _read_slowly(body, now_ms, single)
     if len(events) > RECORD_EVENTS_MAX:
         raise Unreadable("too_many_events", f"more than {RECORD_EVENTS_MAX} events: send fewer")
-    if (
-        b"\\u0000" in body
-        or len(body) > EVENT_BYTES_MAX
-        or _may_be_deeper(body, DEPTH_MAX)
-    ):
+    if b"\\u0000" in body or len(body) > EVENT_BYTES_MAX or _may_be_deeper(body, DEPTH_MAX):
         return _read_slowly(body, now_ms, single)
     times: list[int | None] = []
     latest = None if now_ms is None else now_ms + FUTURE_MS_MAX
