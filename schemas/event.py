@@ -5,11 +5,13 @@ about the record as a whole is suspicious are its events read one by one, to nam
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from schemas.limits import (
@@ -93,12 +95,12 @@ _raw_bulk = msgspec.json.Decoder(_BulkOfRaw)
 _raw_array = msgspec.json.Decoder(list[Raw])
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _anything = msgspec.json.Decoder(Raw)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
+_NOT_MARKS = bytes(set(range(256)) - set(b'{}[]"'))
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_NAIVE = _EPOCH.replace(tzinfo=None)
 _MS = timedelta(milliseconds=1)
+_TOO_DEEP = f"nested deeper than {DEPTH_MAX} levels: flatten it"
 _ADVICE = "write ISO 8601 with a time of day, like 2025-08-22T07:05:49.441Z"
 
 
@@ -122,25 +124,30 @@ def parse_timestamp(text: str) -> int:
         raise ValueError(f"{text[:64]!r} is out of the calendar: {_ADVICE}") from None
 
 
-def read(body: bytes, *, now_ms: int | None, single: bool = False) -> Reading:
+def read(body: bytes, *, now_ms: int | None, single: bool = False, bulk: bool = False) -> Reading:
     """Read a record of one event, an array of them, or `{"events": [...]}`.
 
     `now_ms` is the moment of receipt: a timestamp more than 24 h after it is a flaw (None: the
-    caller judges). `single` takes nothing but one event. Raises Unreadable when nothing of the
-    record can be told apart; otherwise each bad event is a flaw with its index.
+    caller judges). `single` takes nothing but one event, `bulk` nothing but several; what one of
+    them takes reads the same without it. Raises Unreadable when nothing of the record can be
+    told apart; otherwise each bad event is a flaw with its index.
     """
     try:
         body.decode()
     except UnicodeDecodeError as error:
         raise Unreadable("invalid_utf8", f"byte {error.start} is not UTF-8") from None
     try:
-        events = _decode(body, single)
+        events = _decode(body, single, bulk)
     except _DECODE_ERRORS:
-        return _read_slowly(body, now_ms, single)
+        return _read_slowly(body, now_ms, single, bulk)
     if len(events) > RECORD_EVENTS_MAX:
         raise Unreadable("too_many_events", f"more than {RECORD_EVENTS_MAX} events: send fewer")
-    if b"\\u0000" in body or len(body) > EVENT_BYTES_MAX or _may_be_deeper(body, DEPTH_MAX):
-        return _read_slowly(body, now_ms, single)
+    if (
+        b"\\u0000" in body
+        or (len(body) > EVENT_BYTES_MAX and _holds_a_large_event(body, single))
+        or nests_deeper(body, DEPTH_MAX)
+    ):
+        return _read_slowly(body, now_ms, single, bulk)
     times: list[int | None] = []
     latest = None if now_ms is None else now_ms + FUTURE_MS_MAX
     for event in events:
@@ -151,24 +158,30 @@ def read(body: bytes, *, now_ms: int | None, single: bool = False) -> Reading:
             try:
                 time = parse_timestamp(text)
             except ValueError:
-                return _read_slowly(body, now_ms, single)
+                return _read_slowly(body, now_ms, single, bulk)
             if time < 0 or (latest is not None and time > latest):
-                return _read_slowly(body, now_ms, single)
+                return _read_slowly(body, now_ms, single, bulk)
             times.append(time)
         if (event.external_customer_id is None and event.customer_id is None) or not (
             event.properties is UNSET or bytes(event.properties).startswith(b"{")
         ):
-            return _read_slowly(body, now_ms, single)
+            return _read_slowly(body, now_ms, single, bulk)
     return Reading(list(events), times, [])
 
 
-def _decode(body: bytes, single: bool) -> list[Event]:
-    start = body.lstrip()[:1]
-    if start == b"[" and not single:
-        return _array.decode(body)
-    if not single and _is_bulk(body):
+def _decode(body: bytes, single: bool, bulk: bool) -> list[Event]:
+    if body.lstrip()[:1] == b"[":
+        if not single:
+            return _array.decode(body)
+    elif not _is_bulk(body):
+        if not bulk:
+            return [_one.decode(body)]
+    elif not single:
         return _bulk.decode(body).events
-    return [_one.decode(body)]
+    raise _WRONG_KIND
+
+
+_WRONG_KIND = msgspec.ValidationError("one event where several belong, or the reverse")
 
 
 def _is_bulk(body: bytes) -> bool:
@@ -184,29 +197,42 @@ def _is_bulk(body: bytes) -> bool:
         return False
 
 
-def _may_be_deeper(body: bytes, depth: int) -> bool:
-    """Whether brackets nest deeper than `depth`, or can't be told because texts hold brackets.
+def nests_deeper(text: bytes, depth: int) -> bool:
+    """Whether brackets of a JSON text nest deeper than `depth`, those inside its texts not counted.
 
     Deletes innermost pairs round by round: as many rounds as there are levels.
     """
-    brackets = body.translate(None, _NOT_BRACKETS)
+    marks = text
+    if b"\\" in marks:
+        marks = marks.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = marks.translate(None, _NOT_MARKS).replace(b'""', b"")
+    if b'"' in marks:  # a text holds brackets: what is left of the quotes encloses them
+        marks = b"".join(marks.split(b'"')[::2])
     for _ in range(depth):
-        if not brackets:
+        if not marks:
             return False
-        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
-    return bool(brackets)
+        marks = marks.replace(b"{}", b"").replace(b"[]", b"")
+    return bool(marks)
 
 
-def _read_slowly(body: bytes, now_ms: int | None, single: bool) -> Reading:
+def _holds_a_large_event(body: bytes, single: bool) -> bool:
+    return single or any(len(text) > EVENT_BYTES_MAX for text in _split(body))
+
+
+def _read_slowly(body: bytes, now_ms: int | None, single: bool, bulk: bool) -> Reading:
     """Read event by event, and say for each what is wrong with it."""
-    texts = [body] if single else _split(body)
+    texts = _split(body)
+    if single and (body.lstrip()[:1] == b"[" or _is_bulk(body)):
+        raise Unreadable("wrong_type", "send one event as a JSON object; several are a bulk")
+    if bulk and len(texts) == 1 and texts[0] is body:
+        if _fields_of(body) is None:
+            raise Unreadable("wrong_type", 'send {"events": [...]} or an array of events')
+        raise Unreadable("missing_field", "Missing required field: events", "events")
     if len(texts) > RECORD_EVENTS_MAX:
         raise Unreadable("too_many_events", f"more than {RECORD_EVENTS_MAX} events: send fewer")
     reading = Reading([], [], [])
     for index, text in enumerate(texts):
         event, time, flaw = _read_one(bytes(text), index, now_ms)
-        if flaw is not None and single and flaw.code == "invalid_json":
-            raise Unreadable(flaw.code, flaw.detail)
         reading.events.append(event)
         reading.times.append(time)
         if flaw is not None:
@@ -214,20 +240,58 @@ def _read_slowly(body: bytes, now_ms: int | None, single: bool) -> Reading:
     return reading
 
 
-def _split(body: bytes) -> list[bytes | Raw]:
-    """The texts of a record's events, each of which may still be bad."""
+def _fields_of(body: bytes) -> dict[str, Raw] | None:
     try:
-        start = body.lstrip()[:1]
-        if start == b"[":
-            return list(_raw_array.decode(body))
-        if start == b"{" and _is_bulk(body):
-            return list(_raw_bulk.decode(body).events)
+        return _fields.decode(body)
+    except _DECODE_ERRORS:
+        return None
+
+
+def _split(body: bytes) -> Sequence[bytes | Raw]:
+    """The texts of a record's events, each of which may still be bad; [body] when it is one."""
+    try:
+        if body.lstrip()[:1] == b"[":
+            return _raw_array.decode(body)
+        if _is_bulk(body):
+            return _raw_bulk.decode(body).events
         _anything.decode(body)
         return [body]
     except RecursionError:
-        return list(_split_by_hand(body))
+        return _split_by_hand(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Unreadable(*_explain(body, error)) from None
+
+
+def _split_by_hand(body: bytes) -> Sequence[bytes]:
+    """Cut the elements out of JSON that nests too deep for a parser: brackets and texts only."""
+    masked = body.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    marks = np.frombuffer(masked, np.uint8)
+    outside = np.cumsum(marks == ord('"'), dtype=np.uint8) % 2 == 0
+    opening = ((marks == ord("{")) | (marks == ord("["))) & outside
+    closing = ((marks == ord("}")) | (marks == ord("]"))) & outside
+    levels = np.cumsum(opening.astype(np.int8) - closing, dtype=np.int32)
+    if body.lstrip()[:1] == b"[":
+        start = body.index(b"[")
+    else:
+        lists = [m.end() - 1 for m in _EVENTS.finditer(masked) if levels[m.end() - 1] == 2]
+        if not lists:
+            return [body]
+        start = lists[-1]
+    level = levels[start]
+    ends = np.flatnonzero(levels[start:] < level)
+    if not len(ends):
+        raise Unreadable("invalid_json", "not valid JSON: an array does not end")
+    end = start + int(ends[0])
+    try:
+        _anything.decode(body[: start + 1] + body[end:])
+    except _DECODE_ERRORS as error:
+        raise Unreadable("invalid_json", f"not valid JSON: {error}") from None
+    commas = (marks == ord(",")) & outside & (levels == level)
+    cuts = [start, *(start + np.flatnonzero(commas[start:end])).tolist(), end]
+    return [body[left + 1 : right] for left, right in pairwise(cuts)]
+
+
+_EVENTS = re.compile(rb'"events"\s*:\s*\[')
 
 
 def _explain(body: bytes, error: Exception) -> tuple[str, str, str]:
@@ -236,44 +300,6 @@ def _explain(body: bytes, error: Exception) -> tuple[str, str, str]:
     if isinstance(error, msgspec.ValidationError):
         return "wrong_type", f'"events" must be an array of events ({error})', "events"
     return "invalid_json", f"not valid JSON: {error}", ""
-
-
-def _split_by_hand(body: bytes) -> Iterator[bytes]:
-    """Cut the elements out of JSON that nests too deep for any parser: brackets and texts only."""
-    text = body.strip()
-    if text.startswith(b"{") and _BULK_HEAD.match(text) is None:
-        yield text
-        return
-    start = text.index(b"[") + 1
-    level = 1
-    for token in _TOKEN.finditer(text, start):
-        mark = token.group()
-        if mark in b"{[" and len(mark) == 1:
-            level += 1
-        elif mark in b"}]" and len(mark) == 1:
-            level -= 1
-        if level == 0 or (level == 1 and mark == b","):
-            element = text[start : token.start()].strip()
-            if element or level == 1:
-                yield element
-            start = token.end()
-        if level == 0:
-            return
-    raise Unreadable("invalid_json", "not valid JSON: an array does not end")
-
-
-_BULK_HEAD = re.compile(rb'\{\s*"events"\s*:\s*\[')
-
-
-def _depth(text: bytes) -> int:
-    """How deep one JSON text nests."""
-    level = deepest = 0
-    for token in _TOKEN.finditer(text):
-        mark = token.group()
-        if len(mark) == 1:
-            level += (mark in b"{[") - (mark in b"}]")
-            deepest = max(deepest, level)
-    return deepest
 
 
 def _read_one(
@@ -286,14 +312,16 @@ def _read_one(
 
     if len(text) > EVENT_BYTES_MAX:
         return flaw("", "too_large", f"{len(text)} bytes: an event has at most {EVENT_BYTES_MAX}")
-    if _may_be_deeper(text, DEPTH_MAX) and _depth(text) > DEPTH_MAX:
-        return flaw("", "too_deep", f"nested deeper than {DEPTH_MAX} levels: flatten it")
     try:
         fields = _fields.decode(text)
+    except RecursionError:
+        return flaw("", "too_deep", _TOO_DEEP)
     except msgspec.ValidationError:
         return flaw("", "wrong_type", "an event must be a JSON object")
     except _DECODE_ERRORS as error:
         return flaw("", "invalid_json", f"not valid JSON: {error}")
+    if nests_deeper(text, DEPTH_MAX):
+        return flaw("", "too_deep", _TOO_DEEP)
     try:
         for field in ("event_name", "external_customer_id"):
             if not _given(fields, field) and not (

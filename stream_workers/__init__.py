@@ -1,1 +1,1 @@
-"""TODO"""
+"""Packer and counter: from producers' records to counted rows."""
