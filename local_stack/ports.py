@@ -1,0 +1,37 @@
+"""TCP ports of this machine: finding a free one, and refusing a taken one in clear words."""
+
+import socket
+
+from local_stack.errors import PortTaken
+
+HOST = "127.0.0.1"  # everything of the local stack stays on this machine
+
+
+def free_port() -> int:
+    """A port nobody listens on now. Another program may take it before you do."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """`count` different ports that nobody listens on now."""
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((HOST, 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def require_free(port: int, *, server: str, setting: str) -> None:
+    """Raise PortTaken, naming the port, its setting and the cure, if something listens on it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise PortTaken(
+                f"port {port} of {HOST}, where {server} should listen, is taken ({error.strerror}). "
+                f"Stop the program that uses it, or set {setting} to another port."
+            ) from error
