@@ -1,1 +1,1 @@
-"""TODO"""
+"""The catalog: accounts, API keys, features, customers; every change of them is a version."""

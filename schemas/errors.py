@@ -25,6 +25,9 @@ import msgspec
 FAULTS_MAX = 100
 """Faults that one answer lists; a bulk request may have more."""
 
+MESSAGE_FAULTS_MAX = 5
+"""Faults that its `message` spells out; `errors` has the rest."""
+
 
 class Fault(msgspec.Struct, frozen=True):
     """One thing wrong with a request.
@@ -77,9 +80,9 @@ class InvalidRequest(Rejection):
     @classmethod
     def of(cls, faults: Sequence[Fault]) -> "InvalidRequest":
         """The rejection that lists these faults; its text is that of the first."""
-        return cls(
-            _text(faults[0]), errors=faults, cure=_others(len(faults)), details=_by_pointer(faults)
-        )
+        rejection = cls(_text(faults[0]), errors=faults)
+        rejection.message = "; ".join(fault.detail for fault in faults[:MESSAGE_FAULTS_MAX])
+        return rejection
 
     @classmethod
     def at(cls, pointer: str, code: str, detail: str) -> "InvalidRequest":
@@ -219,14 +222,6 @@ def _text(fault: Fault) -> str:
     if fault.code == "missing":
         return f"Missing required field: {fault.pointer.removeprefix('/').replace('/', '.')}"
     return fault.detail
-
-
-def _others(count: int) -> str:
-    return "" if count == 1 else f"and {count - 1} more, see `errors`"
-
-
-def _by_pointer(faults: Sequence[Fault]) -> dict[str, str]:
-    return {fault.pointer: fault.detail for fault in faults[:FAULTS_MAX]}
 
 
 def _asks_for_problem(accept: str) -> bool:

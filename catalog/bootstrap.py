@@ -1,0 +1,39 @@
+"""The first start: tables, an account, a key."""
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from catalog import accounts, keys
+from catalog.database import Catalog
+from catalog.migrations import migrate
+from catalog.tables import Account
+from schemas.catalog import NewAccount, NewApiKey
+
+DEFAULT_ACCOUNT = "default"
+
+
+class Bootstrap(NamedTuple):
+    """The default account, and its first API key when it was made just now."""
+
+    account: str
+    api_key: str | None
+
+
+def bootstrap(url: str) -> Bootstrap:
+    """Make the catalog usable: migrated, with the account `default` and at least one valid key.
+
+    The plain key is returned by the call that made it and by no other; safe to run at any start,
+    by several processes at once.
+    """
+    migrate(url)
+    catalog = Catalog(url)
+    try:
+        with catalog.writing("bootstrap") as writing:
+            if writing.session.get(Account, DEFAULT_ACCOUNT) is None:
+                accounts.create(writing, NewAccount(id=DEFAULT_ACCOUNT, name="Default"))
+            if keys.any_valid(writing.session, DEFAULT_ACCOUNT, datetime.now(UTC)):
+                return Bootstrap(DEFAULT_ACCOUNT, None)
+            _, key = keys.create(writing, DEFAULT_ACCOUNT, NewApiKey(name="First key"))
+            return Bootstrap(DEFAULT_ACCOUNT, key)
+    finally:
+        catalog.close()

@@ -1,0 +1,171 @@
+"""The catalog's database, SQLite or PostgreSQL, and the transactions that change it.
+
+A version is gap-safe: whoever has seen version V has seen every change up to V. All writers take
+one row first (SQLite: the write lock) and hold it until they commit, so that versions become
+visible in their order; with a sequence, a slow transaction could show up below a version already
+read.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+from sqlalchemy import Connection, Engine, create_engine, event, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from catalog.tables import CatalogVersion, Change
+from schemas.errors import AlreadyExists, ServiceUnavailable
+
+BUSY_TIMEOUT_S = 15
+"""How long a SQLite writer waits for another."""
+
+
+class CatalogUnavailable(ServiceUnavailable):
+    """The catalog's database can't be reached, or not be written now."""
+
+
+class Entity(Protocol):
+    """A row whose changes are kept."""
+
+    kind: str
+    id: Any
+    version: Any
+
+    def document(self) -> dict[str, Any]: ...
+
+
+class Writing:
+    """One transaction that changes the catalog: who, when, and the version each change makes.
+
+    It holds the version's row from the start, so what it reads can't change under it.
+    """
+
+    def __init__(self, session: Session, actor: str, at: datetime, version: int) -> None:
+        self.session = session
+        self.actor = actor
+        self.at = at
+        self.version = version
+
+    def next_version(self) -> int:
+        """The version that the change about to be recorded makes."""
+        return self.version + 1
+
+    def record(self, account: str, entity: Entity, before: dict[str, Any] | None) -> None:
+        """Keep a change: the entity as it was (None: it was not) and as it is now."""
+        self.version = entity.version = self.version + 1
+        self.session.add(
+            Change(
+                version=self.version,
+                account=account,
+                kind=entity.kind,
+                entity_id=entity.id,
+                at=self.at,
+                actor=self.actor,
+                before=None if before is None else _json(before),
+                after=_json(entity.document()),
+            )
+        )
+        self.session.flush()
+
+
+class Catalog:
+    """The catalog's database: transactions that read, and transactions that write."""
+
+    def __init__(self, url: str) -> None:
+        """Connects lazily; see `catalog.migrations.migrate` for the tables."""
+        self.engine = open_engine(url)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that only reads. Raises CatalogUnavailable."""
+        with _available(), Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self, actor: str, at: datetime | None = None) -> Iterator[Writing]:
+        """A transaction that commits at the end of the block, alone among all writers.
+
+        Raises AlreadyExists when the database finds what may exist once, CatalogUnavailable.
+        """
+        engine = self.engine.execution_options(tallylog_write=True)
+        with _available(), Session(engine, expire_on_commit=False) as session, session.begin():
+            counter = session.scalars(select(CatalogVersion).with_for_update()).one()
+            writing = Writing(session, actor, at or datetime.now(UTC), counter.version)
+            yield writing
+            counter.version = writing.version
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for the URL; the folder of an SQLite file is made where it is missing."""
+    place = make_url(url)
+    if place.get_backend_name() != "sqlite":
+        return create_engine(place, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+    if place.database:
+        Path(place.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(place, connect_args={"timeout": BUSY_TIMEOUT_S})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    """Transactions are ours to begin; readers don't wait for the writer; references hold."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    _switch_to_wal(cursor)
+    cursor.close()
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """Turn the journal into a WAL: once per file, and without SQLite's own patience."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A writer takes the write lock at once: one that reads first could not get it later."""
+    write = connection.get_execution_options().get("tallylog_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
+@contextmanager
+def _available() -> Iterator[None]:
+    """Say in our words what a database's error means."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise AlreadyExists(
+            "This already exists", cure="another request made it at the same time: read it first"
+        ) from error
+    except (DBAPIError, OperationalError) as error:
+        raise CatalogUnavailable(
+            "The catalog is unavailable", cure="send the request again in a moment"
+        ) from error
+    except SQLAlchemyError as error:
+        if isinstance(error, TimeoutError) or "QueuePool" in str(error):
+            raise CatalogUnavailable(
+                "The catalog is busy", cure="send the request again in a moment"
+            ) from error
+        raise
+
+
+def _json(document: dict[str, Any]) -> str:
+    return msgspec.json.encode(document).decode()

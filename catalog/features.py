@@ -1,0 +1,174 @@
+"""Features: what is metered and sold. What decides counting is fixed, and archiving deletes."""
+
+from pydantic_core import PydanticCustomError
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+from ulid import ULID
+
+from catalog import listing, meters
+from catalog.database import Writing
+from catalog.tables import FeatureRow, MeterRow
+from schemas.catalog import (
+    FeatureSearch,
+    FeatureUpdate,
+    NewFeature,
+    Status,
+    check_bucket_resets,
+)
+from schemas.errors import AlreadyExists, InvalidRequest, NotFound, shown
+
+
+def create(writing: Writing, account: str, wish: NewFeature) -> FeatureRow:
+    """Make a feature with its meter.
+
+    Raises AlreadyExists when an active feature has its event name or lookup key, or a feature its
+    meter; InvalidRequest when the meter it names isn't there.
+    """
+    meter = _meter_for(writing, account, wish)
+    feature = FeatureRow(
+        id=f"feat_{ULID()}",
+        account=account,
+        meter=meter,
+        event_name=meter.event_name,
+        name=wish.name,
+        lookup_key=wish.lookup_key,
+        description=wish.description,
+        unit_singular=wish.unit_singular,
+        unit_plural=wish.unit_plural,
+        details=wish.metadata,
+        status=Status.PUBLISHED,
+        created_at=writing.at,
+        updated_at=writing.at,
+        created_version=writing.next_version(),
+        version=0,
+    )
+    _check_names_are_free(writing.session, account, None, wish.lookup_key, meter.event_name)
+    writing.session.add(feature)
+    writing.session.flush()
+    writing.record(account, feature, before=None)
+    return feature
+
+
+def get(session: Session, account: str, feature_id: str) -> FeatureRow:
+    """The feature of this id, archived or not. Raises NotFound."""
+    feature = session.get(FeatureRow, feature_id)
+    if feature is None or feature.account != account:
+        raise NotFound(f"Feature {shown(feature_id)} not found")
+    return feature
+
+
+def search(session: Session, account: str, page: FeatureSearch) -> listing.Found[FeatureRow]:
+    """A page of an account's features."""
+    where: list[ColumnElement[bool]] = listing.with_status(FeatureRow, page)
+    if page.feature_ids is not None:
+        where.append(FeatureRow.id.in_(page.feature_ids))
+    if page.meter_ids is not None:
+        where.append(FeatureRow.meter_id.in_(page.meter_ids))
+    lookup_keys = page.lookup_keys if page.lookup_key is None else [page.lookup_key]
+    if lookup_keys is not None:
+        where.append(FeatureRow.lookup_key.in_(lookup_keys))
+    if page.event_name is not None:
+        where.append(FeatureRow.event_name == page.event_name)
+    if page.name_contains is not None:
+        where.append(listing.contains(FeatureRow.name, page.name_contains))
+    return listing.find(session, FeatureRow, account, page, *where)
+
+
+def update(writing: Writing, account: str, feature_id: str, wish: FeatureUpdate) -> FeatureRow:
+    """Change what the request names; the rest stays.
+
+    Raises NotFound; AlreadyExists when it would be active beside another of its event name or
+    lookup key; InvalidRequest when a bucketed MAX would keep its level.
+    """
+    feature = get(writing.session, account, feature_id)
+    before = feature.document()
+    named = wish.model_fields_set
+    if wish.name is not None:
+        feature.name = wish.name
+    if wish.description is not None:
+        feature.description = wish.description
+    if wish.metadata is not None:
+        feature.details = wish.metadata
+    for field in ("lookup_key", "unit_singular", "unit_plural"):
+        if field in named:
+            setattr(feature, field, getattr(wish, field))
+    _update_meter(feature.meter, wish)
+    if wish.status is not None:
+        feature.status = feature.meter.status = wish.status
+    if feature.document() == before:
+        return feature
+    with writing.session.no_autoflush:
+        if feature.status is Status.PUBLISHED:
+            _check_names_are_free(
+                writing.session, account, feature.id, feature.lookup_key, feature.event_name
+            )
+    feature.updated_at = writing.at
+    if feature.meter.document() != before["meter"]:
+        feature.meter.updated_at = writing.at
+        feature.meter.version = writing.next_version()
+    writing.record(account, feature, before)
+    return feature
+
+
+def archive(writing: Writing, account: str, feature_id: str) -> FeatureRow:
+    """Archive a feature: its events stay, new ones don't count. Once more changes nothing."""
+    return update(writing, account, feature_id, FeatureUpdate(status=Status.ARCHIVED))
+
+
+def _meter_for(writing: Writing, account: str, wish: NewFeature) -> MeterRow:
+    """The meter that a new feature embeds, or names by its id."""
+    if wish.meter is not None:
+        return meters.build(writing, account, wish.meter, name=wish.name)
+    try:
+        meter = meters.get(writing.session, account, wish.meter_id or "")
+    except NotFound as error:
+        detail = f"{error.error}: create it, or send the meter itself as `meter`"
+        raise InvalidRequest.at("/meter_id", "not_found", detail) from None
+    taken = select(FeatureRow).where(FeatureRow.meter_id == meter.id)
+    owner = writing.session.scalars(taken).one_or_none()
+    if owner is not None:
+        raise AlreadyExists(
+            f"Meter {shown(meter.id)} belongs to feature {shown(owner.id)}",
+            cure="a meter has one feature: create another meter",
+            details={"feature_id": owner.id},
+        )
+    return meter
+
+
+def _update_meter(meter: MeterRow, wish: FeatureUpdate) -> None:
+    if wish.meter is None:
+        return
+    if wish.meter.name is not None:
+        meter.name = wish.meter.name
+    if wish.meter.reset_usage is not None:
+        try:
+            check_bucket_resets(meter.bucket_size, wish.meter.reset_usage)
+        except PydanticCustomError as error:
+            raise InvalidRequest.at("/meter/reset_usage", error.type, error.message()) from None
+        meter.reset_usage = wish.meter.reset_usage
+
+
+def _check_names_are_free(
+    session: Session, account: str, own_id: str | None, lookup_key: str | None, event_name: str
+) -> None:
+    """Raises AlreadyExists when another active feature has the event name or the lookup key."""
+    for field, column, name in (
+        ("event_name", FeatureRow.event_name, event_name),
+        ("lookup_key", FeatureRow.lookup_key, lookup_key),
+    ):
+        if name is None:
+            continue
+        holder = session.scalars(
+            select(FeatureRow.id).where(
+                FeatureRow.account == account,
+                column == name,
+                FeatureRow.status == Status.PUBLISHED,
+                FeatureRow.id != (own_id or ""),
+            )
+        ).first()
+        if holder is not None:
+            raise AlreadyExists(
+                f"An active feature with {field} {shown(name)} already exists",
+                cure="choose another name, or archive that feature first",
+                details={"field": field, "feature_id": holder},
+            )

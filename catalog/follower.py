@@ -1,0 +1,126 @@
+"""Keeps a snapshot up with the catalog, and says who a key belongs to."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from sqlalchemy import Row, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from catalog import keys
+from catalog.database import Catalog, CatalogUnavailable
+from catalog.snapshot import ChangeRecord, Snapshot
+from catalog.tables import Change
+from schemas.catalog import ApiKey, Scope
+from schemas.errors import PermissionDenied, Unauthorized
+
+CHUNK = 10_000
+"""Changes read by one query."""
+
+UNKNOWN_KEY_REFRESH_S = 0.1
+"""How often an unknown but well-formed key may ask the database whether it is new."""
+
+log = logging.getLogger(__name__)
+_newer = (
+    select(Change.version, Change.account, Change.kind, Change.after)
+    .order_by(Change.version)
+    .limit(CHUNK)
+)
+
+
+class Follower:
+    """A snapshot and the catalog that it follows; any thread may refresh."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.snapshot = Snapshot()
+        self._engine = catalog.engine
+        self._lock = threading.Lock()
+        self._looked_for_key = 0.0
+
+    def refresh(self) -> int:
+        """Take in what has changed; the version reached.
+
+        Raises CatalogUnavailable when the database is away: the snapshot stays as it was.
+        """
+        with self._lock:
+            try:
+                while True:
+                    newer = self._read(self.snapshot.version)
+                    self.snapshot.apply(ChangeRecord(*row) for row in newer)
+                    if len(newer) < CHUNK:
+                        return self.snapshot.version
+            except SQLAlchemyError as error:
+                raise CatalogUnavailable(
+                    "The catalog is unavailable", cure="send the request again in a moment"
+                ) from error
+
+    def reach(self, version: int) -> Snapshot:
+        """The snapshot, refreshed if it hasn't reached this version.
+
+        Raises CatalogUnavailable when the catalog is away, or itself hasn't (a replica, a backup).
+        """
+        if self.snapshot.version < version and self.refresh() < version:
+            raise CatalogUnavailable(
+                f"The catalog is at version {self.snapshot.version}, before {version}",
+                cure="is it an old copy?",
+            )
+        return self.snapshot
+
+    async def follow(self, every_s: float = 1.0) -> None:
+        """Refresh for ever; while the catalog is away the old snapshot goes on."""
+        away = False
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await asyncio.to_thread(self.refresh)
+                away = False
+            except CatalogUnavailable:
+                if not away:
+                    log.warning("catalog unavailable, going on with %d", self.snapshot.version)
+                away = True
+
+    async def authenticate(
+        self,
+        key: str | None,
+        scope: Scope,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> ApiKey:
+        """The API key that a request shows, good for this scope now.
+
+        A key made a moment ago elsewhere is looked up in the catalog. Raises Unauthorized,
+        PermissionDenied naming the scope.
+        """
+        if key is None or not keys.well_formed(key):
+            raise Unauthorized
+        key_hash = keys.hash_of(key)
+        found = self.snapshot.key(key_hash)
+        if found is None and await self._may_be_new():
+            found = self.snapshot.key(key_hash)
+        if found is None or not found.valid_at(clock()):
+            raise Unauthorized
+        if scope not in found.scopes:
+            raise PermissionDenied(
+                f"The API key lacks the scope '{scope}'",
+                cure="use a key that has it",
+                details={"scope": scope, "scopes": sorted(found.scopes)},
+            )
+        return found
+
+    async def _may_be_new(self) -> bool:
+        """Refresh because of an unknown key, unless another one was the reason just now."""
+        now = time.monotonic()
+        if now - self._looked_for_key < UNKNOWN_KEY_REFRESH_S:
+            return False
+        self._looked_for_key = now
+        try:
+            await asyncio.to_thread(self.refresh)
+        except CatalogUnavailable:
+            return False
+        return True
+
+    def _read(self, version: int) -> "list[Row[tuple[int, str, str, str]]]":
+        with self._engine.connect() as connection:
+            return list(connection.execute(_newer.where(Change.version > version)))
