@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -95,6 +95,7 @@ _raw_bulk = msgspec.json.Decoder(_BulkOfRaw)
 _raw_array = msgspec.json.Decoder(list[Raw])
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _anything = msgspec.json.Decoder(Raw)
+_BRACES = bytes.maketrans(b"[]", b"{}")
 _NOT_MARKS = bytes(set(range(256)) - set(b'{}[]"'))
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -192,7 +193,7 @@ def _is_bulk(body: bytes) -> bool:
     if b'"events"' not in body:
         return False
     try:
-        return _fields.decode(body).get("events") is not None
+        return bytes(_fields.decode(body).get("events", b"null")) != b"null"
     except _DECODE_ERRORS:
         return False
 
@@ -205,13 +206,13 @@ def nests_deeper(text: bytes, depth: int) -> bool:
     marks = text
     if b"\\" in marks:
         marks = marks.replace(b"\\\\", b"").replace(b'\\"', b"")
-    marks = marks.translate(None, _NOT_MARKS).replace(b'""', b"")
+    marks = marks.translate(_BRACES, _NOT_MARKS).replace(b'""', b"")
     if b'"' in marks:  # a text holds brackets: what is left of the quotes encloses them
         marks = b"".join(marks.split(b'"')[::2])
     for _ in range(depth):
         if not marks:
             return False
-        marks = marks.replace(b"{}", b"").replace(b"[]", b"")
+        marks = marks.replace(b"{}", b"")
     return bool(marks)
 
 
@@ -245,6 +246,11 @@ def _fields_of(body: bytes) -> dict[str, Raw] | None:
         return _fields.decode(body)
     except _DECODE_ERRORS:
         return None
+
+
+def texts(body: bytes) -> list[bytes]:
+    """The JSON texts of a record's events, in order, good or bad. Raises Unreadable."""
+    return [bytes(text) for text in _split(body)]
 
 
 def _split(body: bytes) -> Sequence[bytes | Raw]:
@@ -356,7 +362,7 @@ def _read_one(
 
 
 _NAMES = ("event_name", "external_customer_id", "customer_id", "event_id", "source", "timestamp")
-_any = msgspec.json.Decoder(Any)
+_text = msgspec.json.Decoder(str)
 
 
 def _given(fields: dict[str, Raw], field: str) -> bool:
@@ -370,7 +376,7 @@ def _name_problem(fields: dict[str, Raw], field: str) -> tuple[str, str] | None:
         return None
     if not bytes(fields[field]).startswith(b'"'):
         return "wrong_type", f"{field} must be a string"
-    value = _any.decode(fields[field])
+    value = _text.decode(fields[field])
     if not value and field != "source":
         return "empty", f"{field} is empty: leave it out or give it a value"
     if len(value) > NAME_LENGTH_MAX:
