@@ -1,1 +1,1 @@
-"""The store: its shape (migrations), its reads (queries), how to reach it. Imports nothing of ours."""
+"""The store: shape (migrations), reads (queries), how to reach it. Imports nothing of ours."""

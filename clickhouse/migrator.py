@@ -1,7 +1,7 @@
 """Bring a database to the present shape: `migrations/NNNN_name.sql`, in order, each once.
 
-ClickHouse has no transactions, so a statement must be harmless when it is repeated: after a crash in
-the middle of a file, or by another process that starts at the same moment. A CREATE whose object
+ClickHouse has no transactions, so a statement must be harmless when it is repeated: after a crash
+in the middle of a file, or by another process that starts at the same moment. A CREATE whose object
 exists is done; everything else says IF EXISTS or IF NOT EXISTS.
 """
 
@@ -22,7 +22,7 @@ TABLE_ALREADY_EXISTS = 57
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKEN = re.compile(r"'(?:[^'\\]|\\.|'')*'|`[^`]*`|--[^\n]*|/\*.*?\*/|;|[^'`;/-]+|.", re.DOTALL)
-_HEAD = "-- The sum of migrations/, dumped by `python -m clickhouse.migrator URL`: to be read, not run.\n"
+_HEAD = "-- The sum of migrations/: dumped by `python -m clickhouse.migrator URL`, not to be run.\n"
 _RECORDS = """
 CREATE TABLE IF NOT EXISTS migrations
 (

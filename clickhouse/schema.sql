@@ -1,4 +1,4 @@
--- The sum of migrations/, dumped by `python -m clickhouse.migrator URL`: to be read, not run.
+-- The sum of migrations/: dumped by `python -m clickhouse.migrator URL`, not to be run.
 
 CREATE TABLE events
 (

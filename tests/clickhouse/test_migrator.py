@@ -1,0 +1,110 @@
+"""The migrator on a real engine."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from clickhouse_connect.driver import Client
+
+from clickhouse.migrator import Migration, MigrationError, apply, dump, read_migrations
+
+pytestmark = pytest.mark.clickhouse
+
+
+def tables(client: Client, database: str) -> list[str]:
+    query = "SELECT name FROM system.tables WHERE database = {database:String} ORDER BY name"
+    return [name for (name,) in client.query(query, {"database": database}).result_rows]
+
+
+def test_an_empty_database_gets_every_migration_once(engine: Client, empty_database: str) -> None:
+    migrations = read_migrations()
+    assert apply(engine, empty_database, migrations) == migrations
+    assert apply(engine, empty_database, migrations) == []
+    assert engine.query("SELECT number FROM migrations ORDER BY number").result_rows == [
+        (migration.number,) for migration in migrations
+    ]
+
+
+def test_schema_sql_is_the_sum_of_the_migrations(engine: Client, database: str) -> None:
+    assert (files("clickhouse") / "schema.sql").read_text() == dump(engine, database)
+
+
+def test_a_crash_after_any_statement_is_healed_by_the_next_start(
+    engine: Client, empty_database: str
+) -> None:
+    migrations = read_migrations()
+    apply(engine, empty_database, [])
+    for migration in migrations:
+        for statement in migration.statements(empty_database):
+            engine.command(statement)
+    whole = tables(engine, empty_database)
+    assert apply(engine, empty_database, migrations) == migrations
+    assert tables(engine, empty_database) == whole
+
+
+def test_two_processes_may_start_at_once(engine: Client, empty_database: str) -> None:
+    migrations = read_migrations()
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda _: apply(engine, empty_database, migrations), range(4)))
+    assert apply(engine, empty_database, migrations) == []
+
+
+def test_a_changed_file_is_refused(engine: Client, empty_database: str) -> None:
+    apply(engine, empty_database, [Migration(1, "a", "CREATE TABLE a (x Int8) ENGINE = Memory")])
+    with pytest.raises(MigrationError, match="0001 was applied with another text"):
+        apply(engine, empty_database, [Migration(1, "a", "SELECT 1")])
+    assert tables(engine, empty_database) == ["a", "migrations"]
+
+
+def test_an_older_program_is_refused(engine: Client, database: str) -> None:
+    with pytest.raises(MigrationError, match="too old for the database"):
+        apply(engine, database, read_migrations()[:-1])
+
+
+def test_a_gap_in_the_database_is_refused(engine: Client, database: str) -> None:
+    engine.command("DELETE FROM migrations WHERE number = 2")
+    with pytest.raises(MigrationError, match="0003 but not 0002"):
+        apply(engine, database, read_migrations())
+
+
+@pytest.mark.parametrize("names", [["0001_a", "0003_b"], ["0001_a", "0001_b"], ["1_a"]])
+def test_gaps_doubles_and_wrong_names_among_the_files_are_refused(
+    tmp_path: Path, names: list[str]
+) -> None:
+    for name in names:
+        (tmp_path / f"{name}.sql").write_text("SELECT 1")
+    with pytest.raises(MigrationError):
+        read_migrations(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a;DROP", "1a", "a-b"])
+def test_a_database_name_that_needs_quotes_is_refused(engine: Client, name: str) -> None:
+    with pytest.raises(MigrationError):
+        apply(engine, name, [])
+
+
+def test_a_failing_statement_is_not_recorded(engine: Client, empty_database: str) -> None:
+    good, bad = "CREATE TABLE a (x Int8) ENGINE = Memory", "ALTER TABLE absent DROP COLUMN x"
+    with pytest.raises(Exception, match="UNKNOWN_TABLE"):
+        apply(engine, empty_database, [Migration(1, "a", f"{good};{bad}")])
+    mended = Migration(1, "a", good)
+    assert apply(engine, empty_database, [mended]) == [mended]
+
+
+def test_statements_are_cut_outside_of_texts_and_comments() -> None:
+    text = (
+        "-- a; b\nSELECT ';', '\\';', ''';' /* ; */, `;` - 1 / 2;\n-- end;\nSELECT '{database}.x'"
+    )
+    assert Migration(1, "a", text).statements("db") == [
+        "SELECT ';', '\\';', ''';' , `;` - 1 / 2",
+        "SELECT 'db.x'",
+    ]
+
+
+def test_every_migration_says_why_and_how_to_undo_it() -> None:
+    for migration in read_migrations():
+        assert migration.text.startswith(f"-- {migration.number:04}_{migration.name}: ")
+        for word in ("Why", "Reads", "Undo"):
+            assert re.search(rf"^-- {word} ", migration.text, re.MULTILINE), migration.name
