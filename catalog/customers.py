@@ -12,7 +12,7 @@ from schemas.errors import AlreadyExists, NotFound, shown
 
 
 def create(writing: Writing, account: str, wish: NewCustomer) -> CustomerRow:
-    """Make a customer. Raises AlreadyExists when its external id is taken, if by an archived one."""
+    """Make one. Raises AlreadyExists when its external id is taken, even by an archived one."""
     taken = _by_external_id(writing.session, account, wish.external_id)
     if taken is not None:
         archived = taken.status is Status.ARCHIVED

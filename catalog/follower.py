@@ -4,7 +4,6 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from sqlalchemy import Row, select
@@ -49,7 +48,7 @@ class Follower:
             try:
                 while True:
                     newer = self._read(self.snapshot.version)
-                    self.snapshot.apply(ChangeRecord(*row) for row in newer)
+                    self.snapshot.apply(ChangeRecord._make(row) for row in newer)
                     if len(newer) < CHUNK:
                         return self.snapshot.version
             except SQLAlchemyError as error:
@@ -83,24 +82,21 @@ class Follower:
                 away = True
 
     async def authenticate(
-        self,
-        key: str | None,
-        scope: Scope,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        self, key: str | None, scope: Scope, now: datetime | None = None
     ) -> ApiKey:
-        """The API key that a request shows, good for this scope now.
+        """The API key that a request shows, good for this scope at `now`.
 
         A key made a moment ago elsewhere is looked up in the catalog. Raises Unauthorized,
         PermissionDenied naming the scope.
         """
         if key is None or not keys.well_formed(key):
-            raise Unauthorized
+            raise Unauthorized()
         key_hash = keys.hash_of(key)
         found = self.snapshot.key(key_hash)
         if found is None and await self._may_be_new():
             found = self.snapshot.key(key_hash)
-        if found is None or not found.valid_at(clock()):
-            raise Unauthorized
+        if found is None or not found.valid_at(now or datetime.now(UTC)):
+            raise Unauthorized()
         if scope not in found.scopes:
             raise PermissionDenied(
                 f"The API key lacks the scope '{scope}'",
@@ -111,10 +107,10 @@ class Follower:
 
     async def _may_be_new(self) -> bool:
         """Refresh because of an unknown key, unless another one was the reason just now."""
-        now = time.monotonic()
-        if now - self._looked_for_key < UNKNOWN_KEY_REFRESH_S:
+        moment = time.monotonic()
+        if moment - self._looked_for_key < UNKNOWN_KEY_REFRESH_S:
             return False
-        self._looked_for_key = now
+        self._looked_for_key = moment
         try:
             await asyncio.to_thread(self.refresh)
         except CatalogUnavailable:

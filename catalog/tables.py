@@ -98,7 +98,7 @@ class Table(DeclarativeBase):
 
 
 class CatalogVersion(Table):
-    """One row: the version that the last committed change made; writers hold it until they commit."""
+    """One row: the version of the last committed change; a writer holds it until it commits."""
 
     __tablename__ = "catalog_version"
 
@@ -236,7 +236,7 @@ class MeterRow(Table):
 
 
 class FeatureRow(Table):
-    """What is metered and sold. `event_name` is its meter's, kept here for the index that guards it."""
+    """What is metered and sold. `event_name` is its meter's, here for the index that guards it."""
 
     __tablename__ = "features"
     __table_args__ = (

@@ -160,7 +160,7 @@ def _absent_if_empty(value: object) -> object:
 
 
 def read_multiplier(value: object) -> Decimal:
-    """An exact multiplier from a JSON number or its text; at most 20 digits, and 18 after the point.
+    """An exact multiplier from a JSON number or its text; up to 20 digits, and 18 after the point.
 
     Raises PydanticCustomError for anything else, and for what isn't above zero.
     """

@@ -42,7 +42,8 @@ def _fault(error: ErrorDetails) -> Fault:
     name = ".".join(map(str, place)) or "The body"
     match error["type"]:
         case "missing":
-            return Fault(pointer(*place), "missing", f"{name} is required: add it")
+            why = error["msg"] if "field" in context else "add it"
+            return Fault(pointer(*place), "missing", f"{name} is required: {why}")
         case "extra_forbidden":
             detail = f"{shown(name)} is not a field of this request: remove it"
             return Fault(pointer(*place), "unknown_field", detail)
@@ -64,7 +65,8 @@ def _fault(error: ErrorDetails) -> Fault:
             detail = f"{name} {shown(error['input'])} does not match {context['pattern']}"
             return Fault(pointer(*place), "invalid_format", detail)
     if error["type"].endswith("_type") or error["type"] == "model_attributes_type":
-        wanted = error["msg"].removeprefix("Input should be ")
+        wanted = error["msg"].removeprefix("Input should be ").replace("valid dictionary", "object")
+        wanted = "an object" if error["type"].startswith("model") else wanted
         return Fault(pointer(*place), "wrong_type", f"{name} should be {wanted}")
     if "field" in context:
         return Fault(pointer(*place), error["type"], error["msg"])

@@ -5,6 +5,8 @@ Order  A writer locks the one row of `catalog_version` until it commits: version
 Once   An event name has at most one published feature, an external id one customer for good.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -15,15 +17,14 @@ down_revision = None
 def upgrade() -> None:
     whole = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     moment = sa.DateTime(timezone=True)
-    stamps = [
-        ("created_at", moment),
-        ("updated_at", moment),
-        ("created_version", whole),
-        ("version", whole),
-    ]
 
-    def stamp() -> list[sa.Column[object]]:
-        return [sa.Column(name, kind, nullable=False) for name, kind in stamps]
+    def stamps() -> list[sa.Column[Any]]:
+        return [
+            sa.Column("created_at", moment, nullable=False),
+            sa.Column("updated_at", moment, nullable=False),
+            sa.Column("created_version", whole, nullable=False),
+            sa.Column("version", whole, nullable=False),
+        ]
 
     counter = op.create_table(
         "catalog_version",
@@ -64,7 +65,7 @@ def upgrade() -> None:
         sa.Column("bulk_requests_per_minute", whole),
         sa.Column("expires_at", moment),
         sa.Column("revoked_at", moment),
-        *stamp(),
+        *stamps(),
     )
     op.create_index("api_keys_account", "api_keys", ["account"])
     op.create_table(
@@ -81,7 +82,7 @@ def upgrade() -> None:
         sa.Column("filters", sa.JSON(), nullable=False),
         sa.Column("reset_usage", sa.String(32), nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
-        *stamp(),
+        *stamps(),
     )
     op.create_index("meters_account", "meters", ["account"])
     op.create_table(
@@ -99,7 +100,7 @@ def upgrade() -> None:
         sa.Column("unit_plural", sa.Text()),
         sa.Column("metadata", sa.JSON(), nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
-        *stamp(),
+        *stamps(),
     )
     op.create_index("features_account", "features", ["account"])
     for name, column in (
@@ -125,6 +126,6 @@ def upgrade() -> None:
         sa.Column("address", sa.JSON(), nullable=False),
         sa.Column("metadata", sa.JSON(), nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
-        *stamp(),
+        *stamps(),
         sa.UniqueConstraint("account", "external_id"),
     )

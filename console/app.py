@@ -1,0 +1,58 @@
+"""The console: the API of operators, billing and support. Wires settings, catalog and routes."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypedDict
+
+from starlette.applications import Starlette
+from starlette.routing import BaseRoute
+
+from catalog.database import Catalog
+from catalog.follower import Follower
+from catalog.migrations import migrate
+from console import api_keys, customers, features, meters
+from console.routing import EXCEPTION_HANDLERS
+from console.settings import Settings
+
+
+class State(TypedDict):
+    """What every request finds in `request.state`."""
+
+    settings: Settings
+    catalog: Catalog
+    follower: Follower
+
+
+def routes() -> list[BaseRoute]:
+    """Every route of the console; each checks its key itself, so another app may serve them too."""
+    return [*features.routes(), *meters.routes(), *customers.routes(), *api_keys.routes()]
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[State]:
+    """The console's collaborators: a migrated catalog, and a follower that keeps up with it."""
+    await asyncio.to_thread(migrate, settings.catalog)
+    catalog = Catalog(settings.catalog)
+    follower = Follower(catalog)
+    await asyncio.to_thread(follower.refresh)
+    following = asyncio.create_task(follower.follow(settings.catalog_refresh_s))
+    try:
+        yield State(settings=settings, catalog=catalog, follower=follower)
+    finally:
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+        await asyncio.to_thread(catalog.close)
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The console as an application of its own."""
+
+    def lifespan(app: Starlette) -> AbstractAsyncContextManager[State]:
+        return running(settings)
+
+    app = Starlette(routes=routes(), exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+    app.router.redirect_slashes = False
+    return app

@@ -1,0 +1,18 @@
+"""What the console needs to know, from the environment (TALLYLOG_...)."""
+
+from pydantic import Field
+
+from schemas.settings import Places
+
+
+class Settings(Places):
+    """The console's settings.
+
+    console_port       Port of `tallylog console` when it runs alone.
+    catalog_refresh_s  How often the catalog's changes are taken in: revoked keys end after this.
+    body_bytes_max     Largest body of a request about the catalog.
+    """
+
+    console_port: int = Field(default=8081, ge=1, le=65535)
+    catalog_refresh_s: float = Field(default=1.0, gt=0)
+    body_bytes_max: int = Field(default=1 << 20, ge=1)
