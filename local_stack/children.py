@@ -1,8 +1,9 @@
 """Child processes of one supervisor: started in order, kept running, stopped in reverse order.
 
-A child's output goes straight to `<logs>/<name>.log`. Children run in sessions of their own, so Ctrl-C in a terminal
-reaches the supervisor alone, which then stops them in order. If the supervisor itself is killed with -9, Linux kills the
-children with it (PR_SET_PDEATHSIG). Other systems have no such call: there, they live on until stopped by hand.
+A child's output goes straight to `<logs>/<name>.log`. Children run in sessions of their own, so
+Ctrl-C in a terminal reaches the supervisor alone, which then stops them in order. If the
+supervisor itself is killed with -9, Linux kills the children with it (PR_SET_PDEATHSIG). Other
+systems have no such call: there, they live on until stopped by hand.
 """
 
 import asyncio
@@ -56,8 +57,9 @@ class Child:
 class Children:
     """The running children: `async with Children(logs) as children: await children.start(...)`.
 
-    While it is entered, SIGINT, SIGTERM and SIGHUP end `wait()` (and interrupt a `start()`); leaving it stops every
-    child, in reverse order; a second signal kills them at once. `report` is told in one line what happens to them.
+    While it is entered, SIGINT, SIGTERM and SIGHUP end `wait()` (and interrupt a `start()`);
+    leaving it stops every child, in reverse order; a second signal kills them at once. `report`
+    is told in one line what happens to them.
     """
 
     def __init__(self, logs: Path, report: Callable[[str], None] = lambda line: None) -> None:
@@ -69,7 +71,6 @@ class Children:
         self._replaced: dict[signal.Signals, _Handler] = {}
 
     async def __aenter__(self) -> Self:
-        self.logs.mkdir(parents=True, exist_ok=True)
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: no signals
@@ -94,8 +95,10 @@ class Children:
     async def start(self, child: Child) -> None:
         """Start a child and return once it is ready.
 
-        Raises ChildFailed, with the end of its log, if it ends or stays silent; Interrupted if a signal came.
+        Raises ChildFailed, with the end of its log, if it ends or stays silent; Interrupted if a
+        signal came.
         """
+        self.logs.mkdir(parents=True, exist_ok=True)
         running = _Running(child, self.logs / f"{child.name}.log", self.report)
         self._running.append(running)
         await running.spawn()
@@ -107,7 +110,7 @@ class Children:
         await self._stopping.wait()
 
     async def stop(self) -> None:
-        """Stop every child, the last started first, each within its grace. Does nothing the second time."""
+        """Stop every child, the last started first, each within its grace."""
         self._stopping.set()
         while self._running:
             await self._running[-1].stop()

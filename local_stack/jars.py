@@ -1,7 +1,7 @@
 """The broker's jars: fetched once from Maven Central, checked before every start.
 
-`kafka_jars.txt` names each jar and its SHA-256, so nothing is resolved at run time, and a jar that is missing, cut
-short by an interruption, or changed is simply fetched again.
+`kafka_jars.txt` names each jar and its SHA-256, so nothing is resolved at run time, and a jar
+that is missing, cut short by an interruption, or changed is simply fetched again.
 """
 
 import fcntl
@@ -58,8 +58,8 @@ def broker_jars() -> list[Jar]:
 def ensure_jars(cache: Path) -> list[Path]:
     """Make the broker's jars complete in the cache and return their paths, in class path order.
 
-    Shows progress on a terminal, and a few plain lines elsewhere. Two processes that start at once take turns.
-    Raises DownloadFailed, naming the jar, when one can't be had whole.
+    Shows progress on a terminal, and a few plain lines elsewhere. Two processes that start at
+    once take turns. Raises DownloadFailed, naming the jar, when one can't be had whole.
     """
     repository = cache / "maven"
     repository.mkdir(parents=True, exist_ok=True)
@@ -107,9 +107,9 @@ def fetch(jar: Jar, repository: Path, context: MavenContext) -> None:
         if is_whole(jar, repository):
             return
     raise DownloadFailed(
-        f"{jar.group}:{jar.name}:{jar.version}, which the Kafka broker needs, could not be fetched from Maven "
-        f"Central in {ATTEMPTS} attempts: {reason}. Check the network and start again: what is already there is "
-        f"kept. Or set TALLYLOG_KAFKA to a running broker."
+        f"{jar.group}:{jar.name}:{jar.version}, which the Kafka broker needs, could not be "
+        f"fetched from Maven Central in {ATTEMPTS} attempts: {reason}. Check the network and "
+        "start again: what is already there is kept. Or set TALLYLOG_KAFKA to a running broker."
     )
 
 
@@ -123,7 +123,7 @@ def turn(lock: Path) -> Iterator[None]:
 
 @contextmanager
 def progress_of(total: int) -> Iterator[Callable[[], None]]:
-    """Show how far a download is: a bar on a terminal, two lines elsewhere, nothing when there is nothing to do."""
+    """Show how far a download is: a bar on a terminal, two lines elsewhere."""
     if not total:
         yield lambda: None
         return

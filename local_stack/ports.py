@@ -32,6 +32,6 @@ def require_free(port: int, *, server: str, setting: str) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise PortTaken(
-                f"port {port} of {HOST}, where {server} should listen, is taken ({error.strerror}). "
-                f"Stop the program that uses it, or set {setting} to another port."
+                f"port {port} of {HOST}, where {server} should listen, is taken "
+                f"({error.strerror}). Stop the program that uses it, or set {setting} to another."
             ) from error

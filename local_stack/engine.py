@@ -1,0 +1,237 @@
+"""The ClickHouse engine in this process (chDB): its folder, its configuration, running a query.
+
+Facts measured on chDB 4.4 (engine 26.9), which this module rests on:
+
+- A connection costs 70 µs, and what SET does ends with it, so each query gets one of its own.
+- `send_insert` swallows what goes wrong behind the parser: a violated CONSTRAINT, a view that
+  fails and a KILL all look like success, with the rows counted as written. `INSERT … FROM INFILE
+  '/proc/self/fd/N'` reports them, costs no more, and needs no grant on files.
+- `FROM INFILE` makes one block, hence one part, of an INSERT up to `min_insert_block_size_rows`
+  (1,048,449) and `min_insert_block_size_bytes` (256 MiB); both can be set per query. Tokens,
+  CHECK and dependent views are honoured.
+- The engine draws query ids itself. The client's is kept in `log_comment`, which
+  `system.processes` shows.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from local_stack.errors import FolderTaken
+from local_stack.exceptions import EngineError
+from local_stack.statements import DataInsert
+
+DATABASE = "tallylog"  # the embedded engine's own "default" shows files as tables
+SETTING_NAME = re.compile(r"[A-Za-z_]\w*")
+LIVE_QUERIES = """
+CREATE OR REPLACE VIEW system.live_queries AS SELECT * REPLACE (
+    if(Settings['log_comment'] != '', Settings['log_comment'], query_id) AS query_id,
+    if(Settings['log_comment'] != '', Settings['log_comment'], initial_query_id) AS initial_query_id
+) FROM system.processes
+"""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query as a request asks for it.
+
+    sql       The statement, without the data of an INSERT.
+    format    The answer's format where the statement names none.
+    params    Values of `{name:Type}`, escaped as in TSV.
+    settings  Settings of this query alone.
+    query_id  The client's, or one drawn for it.
+    insert    The INSERT whose data lies in `data`, if it is one.
+    data      A file descriptor of this process.
+    """
+
+    sql: str
+    format: str = "TabSeparated"
+    params: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+    query_id: str = ""
+    insert: DataInsert | None = None
+    data: int = -1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a query did, as `X-ClickHouse-Summary` tells it."""
+
+    read_rows: int = 0
+    read_bytes: int = 0
+    written_rows: int = 0
+    written_bytes: int = 0
+    elapsed_ns: int = 0
+
+
+class Engine:
+    """The engine on one folder. Only one may be open in a process, and one process on a folder.
+
+    Raises FolderTaken if another process works on it.
+    """
+
+    def __init__(self, folder: Path, memory_mb: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = lock_folder(folder)
+        from chdb import (
+            _chdb as chdb,
+        )  # takes 0.1 s and starts an engine: only in the process that is one
+
+        self._connect = chdb.connect  # type: ignore[attr-defined]
+        self._changes = chdb.query_class.MUTATING  # type: ignore[attr-defined]
+        config = write_config(folder, memory_mb)
+        self._path = str(folder / "data")
+        self._first = self._connect(f"{self._path}?config-file={config}")
+        self._classify = threading.Lock()
+        for sql in (f"CREATE DATABASE IF NOT EXISTS {DATABASE} ENGINE = Atomic", LIVE_QUERIES):
+            self._first.query(sql, "TSV")
+        about = "SELECT version(), timezone(), displayName()"
+        values = self._first.query(about, "TSV").bytes().decode().rstrip("\n").split("\t")
+        self.version, self.timezone, self.display_name = values
+        sql = "SELECT name, content_type FROM system.formats WHERE is_output"
+        rows = self._first.query(sql, "TSV").bytes().decode().splitlines()
+        self.content_types: dict[str, str] = dict(row.split("\t") for row in rows)
+
+    def close(self) -> None:
+        """Stop what runs, write down what is in memory, and free the folder."""
+        with contextlib.suppress(RuntimeError):
+            self._first.query("KILL QUERY WHERE 1 ASYNC", "Null")
+        self._first.close()
+        os.close(self._lock)
+
+    def connect(self) -> Any:
+        """A connection of its own: settings and temporary tables last as long as it does."""
+        return self._connect(self._path)
+
+    def kind(self, sql: str) -> tuple[int, bool]:
+        """How many statements a text holds, and whether they change data or tables."""
+        with self._classify:
+            about = self._first.classify_query(sql)
+        return about["statement_count"], about["query_class"] == self._changes
+
+    def run(self, connection: Any, query: Query, write: Callable[[bytes], None]) -> Summary:
+        """Run one query on a connection of this thread, handing the answer to `write` in pieces.
+
+        What `write` raises ends the query. Raises EngineError.
+        """
+        try:
+            if query.settings:
+                connection.query(set_statement(query.settings), "Null")
+            if query.insert is not None:
+                sql = query.insert.reading(descriptor_path(query.data))
+                return self._at_once(connection, sql, query, write)
+            return self._in_pieces(connection, query, write)
+        except RuntimeError as error:
+            raise EngineError.of(error, self.version) from None
+
+    def _at_once(
+        self, connection: Any, sql: str, query: Query, write: Callable[[bytes], None]
+    ) -> Summary:
+        result = connection.query(sql, query.format, params=query.params)
+        if result.size():
+            write(result.bytes())
+        return summary_of(result)
+
+    def _in_pieces(self, connection: Any, query: Query, write: Callable[[bytes], None]) -> Summary:
+        try:
+            stream = connection.send_query(query.sql, query.format, params=query.params)
+        except RuntimeError as error:
+            if "Streaming query is not supported" not in str(error):
+                raise
+            return self._at_once(connection, query.sql, query, write)
+        rows = size = 0
+        try:
+            while True:
+                piece = connection.streaming_fetch_result(stream)
+                if piece.size():
+                    write(piece.bytes())
+                elif not piece.rows_read():
+                    return Summary(rows, size, elapsed_ns=int(piece.elapsed() * 1e9))
+                rows = max(rows, piece.storage_rows_read())
+                size = max(size, piece.storage_bytes_read())
+        finally:
+            with contextlib.suppress(RuntimeError):
+                connection.streaming_cancel_query(stream)
+
+
+def summary_of(result: Any) -> Summary:
+    """What a finished query did."""
+    return Summary(
+        read_rows=result.storage_rows_read(),
+        read_bytes=result.storage_bytes_read(),
+        written_rows=result.rows_written(),
+        written_bytes=result.bytes_written(),
+        elapsed_ns=int(result.elapsed() * 1e9),
+    )
+
+
+def set_statement(settings: dict[str, str]) -> str:
+    """A SET of settings whose values come as text; `readonly` last, as it forbids the others."""
+    pairs = sorted(settings.items(), key=lambda pair: pair[0] == "readonly")
+    for name, _ in pairs:
+        if not SETTING_NAME.fullmatch(name):
+            raise RuntimeError(
+                f"Code: 115. DB::Exception: Setting {name!r} is neither a builtin setting nor "
+                "started with the prefix 'SQL_' registered for user-defined settings. "
+                "(UNKNOWN_SETTING)"
+            )
+    return "SET " + ", ".join(f"{name} = {quoted(value)}" for name, value in pairs)
+
+
+def quoted(value: str) -> str:
+    """A text as a SQL literal."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def descriptor_path(descriptor: int) -> str:
+    """A path under which this process can open one of its own descriptors."""
+    root = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    return f"{root}/{descriptor}"
+
+
+def write_config(folder: Path, memory_mb: int) -> Path:
+    """Write the engine's configuration next to its data and return its path."""
+    templates = files("local_stack")
+    users = folder / "users.xml"
+    users.write_text(
+        templates.joinpath("clickhouse_users.xml").read_text().format(memory=memory_mb * 700_000)
+    )
+    config = folder / "config.xml"
+    config.write_text(
+        templates.joinpath("clickhouse_config.xml")
+        .read_text()
+        .format(users=users, memory=memory_mb * 1_000_000)
+    )
+    return config
+
+
+def lock_folder(folder: Path) -> int:
+    """Take the folder for as long as this process lives; the descriptor holds the lock."""
+    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise FolderTaken(
+            f"another ClickHouse engine works on {folder}. "
+            "Stop it, or set TALLYLOG_DATA_DIR to another folder."
+        ) from error
+    return descriptor
+
+
+@contextlib.contextmanager
+def connected(engine: Engine) -> Iterator[Any]:
+    """A connection for the length of a block."""
+    connection = engine.connect()
+    try:
+        yield connection
+    finally:
+        connection.close()

@@ -1,0 +1,362 @@
+"""ClickHouse's HTTP interface in front of the embedded engine, as an ASGI application.
+
+It speaks as a server does: `query` in the URL or the body, data of an INSERT in the body,
+settings and `param_*` in the URL, FORMAT in the query, `X-ClickHouse-*` headers, exception codes
+and statuses, compression both ways.
+
+What it adds to the engine:
+
+- An INSERT is handed to the engine when its body is whole. A client that goes away, or a body cut
+  short, inserts nothing.
+- Answers stream: beyond HELD_BYTES they leave as the engine makes them. An error after that ends
+  the answer with the server's exception block and breaks off the connection, so that no client
+  takes it for complete.
+- A `query_id` is one query's at a time, and works in `system.processes` and `KILL QUERY`, which
+  never waits in a queue.
+
+Not served: `compress=1` (ClickHouse's own block format; `decompress=1` is), external tables,
+roles and users.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import secrets
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from local_stack.bodies import Body, Disconnected, Receive, Request, Scope
+from local_stack.encodings import BadEncoding, chosen_encoding
+from local_stack.engine import DATABASE, Engine, Query, Summary, set_statement
+from local_stack.exceptions import STATUS, EngineError, engine_error, exception_block
+from local_stack.outbox import Outbox
+from local_stack.statements import LIVE_QUERIES, format_of, names_files, tokens, with_query_ids
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+QUERIES_AT_ONCE = 24
+SESSION_TIMEOUT_S = 60
+SESSION_TIMEOUT_MAX_S = 3600
+
+NOT_SETTINGS = frozenset(
+    "query database default_format query_id session_id session_timeout session_check close_session "
+    "user password quota_key compress decompress stacktrace buffer_size wait_end_of_query "
+    "client_protocol_version role enable_http_compression log_comment".split()
+)
+
+
+@dataclass
+class Session:
+    """A connection that outlives its requests, with its temporary tables and what SET said."""
+
+    connection: Any
+    expires: float
+    busy: bool = True
+
+
+class HttpInterface:
+    """The application. It asks for `user` and `password`; an empty password means none."""
+
+    def __init__(self, engine: Engine, user: str = "default", password: str = "") -> None:
+        self.engine = engine
+        self.user = user
+        self.password = password
+        self._queries = ThreadPoolExecutor(QUERIES_AT_ONCE, thread_name_prefix="query")
+        self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
+        self._running: set[str] = set()
+        self._sessions: dict[str, Session] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request.of(scope)
+        if request.path in {"/ping", "/replicas_status"}:
+            await answer_text(send, 200, "Ok.\n")
+        elif request.path not in {"/", "/query"}:
+            text = f"There is no handle {request.path}\n\nUse / or /ping for health checks.\n"
+            await answer_text(send, 404, text)
+        elif request.method not in {"GET", "HEAD", "POST"}:
+            await answer_text(send, 501, f"There is no handle for {request.method}\n")
+        elif request.method != "POST" and "query" not in request.args:
+            await answer_text(send, 200, "Ok.\n")
+        else:
+            await self._answer(request, receive, send)
+
+    def close(self) -> None:
+        """Forget sessions and let no query begin; what runs is for the engine to end."""
+        self._queries.shutdown(wait=False, cancel_futures=True)
+        self._control.shutdown(wait=False, cancel_futures=True)
+        for session in self._sessions.values():
+            if not session.busy:
+                session.connection.close()
+        self._sessions.clear()
+
+    async def _answer(self, request: Request, receive: Receive, send: Send) -> None:
+        headers = self._headers(request)
+        try:
+            self._authenticate(request)
+            with Body(request) as body:
+                await body.read(receive)
+                query = self._query(request, body)
+                headers["x-clickhouse-query-id"] = query.query_id
+                await self._run(request, query, headers, receive, send)
+        except Disconnected:
+            return
+        except BadEncoding as error:
+            text = f"Code: 32. DB::Exception: {error}. (ATTEMPT_TO_READ_AFTER_EOF)"
+            await answer_error(send, EngineError(32, text), headers)
+        except EngineError as error:
+            await answer_error(send, error, headers)
+
+    async def _run(
+        self,
+        request: Request,
+        query: Query,
+        headers: dict[str, str],
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Run a query on a thread and send its answer, whole or as it comes."""
+        loop = asyncio.get_running_loop()
+        outbox = Outbox(loop, self._encoding(request), request.flag("wait_end_of_query"))
+        headers["x-clickhouse-format"] = query.format
+        headers["content-type"] = self.engine.content_types.get(query.format, "text/plain")
+        if outbox.encoder.encoding:
+            headers["content-encoding"] = outbox.encoder.encoding
+        with self._registered(query.query_id), self._session(request) as session:
+            pool = self._control if is_control(query.sql) else self._queries
+            work = loop.run_in_executor(pool, self._work, query, outbox, session)
+            gone = asyncio.ensure_future(disconnection(receive))
+            gone.add_done_callback(lambda _: outbox.close())
+            try:
+                await self._deliver(request, work, outbox, headers, send)
+            finally:
+                gone.cancel()
+                outbox.close()
+                with contextlib.suppress(EngineError, Disconnected):
+                    await asyncio.shield(work)
+                outbox.discard()
+
+    async def _deliver(
+        self,
+        request: Request,
+        work: "asyncio.Future[Summary]",
+        outbox: "Outbox",
+        headers: dict[str, str],
+        send: Send,
+    ) -> None:
+        """Send the answer: whole when it is small or was waited for, in pieces when it is not."""
+        await outbox.until_flowing(work)
+        if not outbox.flowing:
+            headers["x-clickhouse-summary"] = summary_text(await work)
+            headers["content-length"] = str(outbox.size)
+            await send(start_message(200, headers))
+            for piece in outbox.whole():
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        tag = secrets.token_hex(8)
+        headers["x-clickhouse-exception-tag"] = tag
+        headers["x-clickhouse-summary"] = summary_text(Summary())
+        await send(start_message(200, headers))
+        async for piece in outbox.pieces(work):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        try:
+            await work
+        except EngineError as error:
+            block = outbox.encoder.feed(exception_block(error.message, tag))
+            block += outbox.encoder.finish()
+            await send({"type": "http.response.body", "body": block, "more_body": True})
+            return  # without an end: the server breaks off the connection
+        await send({"type": "http.response.body", "body": b""})
+
+    def _work(self, query: Query, outbox: "Outbox", session: Session | None) -> Summary:
+        """On a thread: run the query and fill the outbox."""
+        connection = session.connection if session else self.engine.connect()
+        before = self._settings_before(connection, query) if session else ""
+        try:
+            summary = self.engine.run(connection, query, outbox.write)
+            outbox.finish()
+            return summary
+        finally:
+            if session is None:
+                connection.close()
+            elif before:
+                with contextlib.suppress(RuntimeError):
+                    connection.query(before, "Null")
+
+    def _settings_before(self, connection: Any, query: Query) -> str:
+        """A SET that gives a session back the settings that a request changes for itself alone."""
+        names = {name: "" for name in query.settings}
+        listed = ", ".join(f"'{name}'" for name in names if name.isidentifier())
+        sql = f"SELECT name, value FROM system.settings WHERE name IN ({listed or 'NULL'})"  # noqa: S608 identifiers only
+        rows = json.loads(connection.query(sql, "JSONCompact").bytes())["data"]
+        return set_statement(dict(rows)) if rows else ""
+
+    def _query(self, request: Request, body: "Body") -> Query:
+        """The query that a request and its body make."""
+        insert, sql = body.insert, body.sql
+        if not sql.strip():
+            raise engine_error(62, "Syntax error: empty query", "SYNTAX_ERROR")
+        default_format = request.args.get("default_format") or request.headers.get(
+            "x-clickhouse-format", "TabSeparated"
+        )
+        format_name = default_format
+        if insert is None:
+            if names_files(sql):
+                raise engine_error(
+                    358, "INTO OUTFILE and FROM INFILE are for clients", "INTO_OUTFILE_NOT_ALLOWED"
+                )
+            count, changes = self.engine.kind(sql)
+            if count > 1:
+                raise engine_error(
+                    62, "Syntax error (Multi-statements are not allowed)", "SYNTAX_ERROR"
+                )
+            if changes and request.method == "GET":
+                raise engine_error(
+                    164, "Cannot execute query in readonly mode: use POST", "READONLY"
+                )
+            sql = with_query_ids(sql)
+            format_name = format_of(sql) or default_format
+        args = request.args
+        query_id = args.get("query_id") or str(uuid.uuid4())
+        settings = {
+            name: value
+            for name, value in args.items()
+            if name not in NOT_SETTINGS and not name.startswith("param_")
+        }
+        database = args.get("database") or request.headers.get("x-clickhouse-database")
+        if database or "session_id" not in args:
+            settings["database"] = database or DATABASE
+        settings["log_comment"] = query_id
+        return Query(
+            sql=sql,
+            format=format_name,
+            params={k[6:]: v for k, v in args.items() if k.startswith("param_")},
+            settings=settings,
+            query_id=query_id,
+            insert=insert,
+            data=body.descriptor,
+        )
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        return {
+            "x-clickhouse-server-display-name": self.engine.display_name,
+            "x-clickhouse-timezone": self.engine.timezone,
+            "x-clickhouse-query-id": request.args.get("query_id", ""),
+        }
+
+    def _encoding(self, request: Request) -> str:
+        if not request.flag("enable_http_compression"):
+            return ""
+        return chosen_encoding(request.headers.get("accept-encoding", ""))
+
+    def _authenticate(self, request: Request) -> None:
+        """Check user and password as a server does; raises EngineError (194, 516)."""
+        headers, args = request.headers, request.args
+        user = headers.get("x-clickhouse-user") or args.get("user") or "default"
+        password = headers.get("x-clickhouse-key") or args.get("password") or ""
+        kind, _, credentials = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "basic":
+            with contextlib.suppress(ValueError):
+                user, _, password = base64.b64decode(credentials).decode().partition(":")
+        right = secrets.compare_digest(password.encode(), self.password.encode())
+        if user not in {self.user, *(["default"] if not self.password else [])} or not right:
+            raise engine_error(
+                516,
+                f"{user}: Authentication failed: password is incorrect, or there is no user "
+                "with such name",
+                "AUTHENTICATION_FAILED",
+            )
+
+    @contextlib.contextmanager
+    def _registered(self, query_id: str) -> Iterator[None]:
+        """Hold a query id while its query runs; a second query with it is refused."""
+        if query_id in self._running:
+            raise engine_error(
+                216,
+                f"Query with id = {query_id} is already running",
+                "QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING",
+            )
+        self._running.add(query_id)
+        try:
+            yield
+        finally:
+            self._running.discard(query_id)
+
+    @contextlib.contextmanager
+    def _session(self, request: Request) -> Iterator[Session | None]:
+        """The session that a request names, for its length; None if it names none."""
+        now = time.monotonic()
+        for name in [k for k, s in self._sessions.items() if not s.busy and s.expires < now]:
+            self._sessions.pop(name).connection.close()
+        name = request.args.get("session_id", "")
+        if not name:
+            yield None
+            return
+        session = self._sessions.get(name)
+        if session is None:
+            if request.flag("session_check"):
+                raise engine_error(372, f"Session {name} not found", "SESSION_NOT_FOUND")
+            connection = self.engine.connect()
+            connection.query(set_statement({"database": DATABASE}), "Null")
+            session = self._sessions[name] = Session(connection, now)
+        elif session.busy:
+            raise engine_error(
+                373, f"Session {name} is locked by a concurrent client", "SESSION_IS_LOCKED"
+            )
+        session.busy = True
+        try:
+            yield session
+        finally:
+            asked = request.args.get("session_timeout", "")
+            timeout = int(asked) if asked.isdigit() else SESSION_TIMEOUT_S
+            session.expires = time.monotonic() + min(timeout, SESSION_TIMEOUT_MAX_S)
+            session.busy = False
+            if request.flag("close_session"):
+                self._sessions.pop(name).connection.close()
+
+
+def is_control(sql: str) -> bool:
+    """Whether a statement kills or watches others, and so must not wait behind them."""
+    head = [token.word for _, token in zip(range(2), tokens(sql), strict=False)]
+    return head == ["KILL", "QUERY"] or LIVE_QUERIES in sql
+
+
+def summary_text(summary: Summary) -> str:
+    """The X-ClickHouse-Summary header: numbers as text, as a server writes them."""
+    return json.dumps({name: str(value) for name, value in asdict(summary).items()})
+
+
+def start_message(status: int, headers: dict[str, str]) -> dict[str, Any]:
+    """ASGI's start of an answer."""
+    pairs = [(name.encode(), value.encode("latin-1", "replace")) for name, value in headers.items()]
+    return {"type": "http.response.start", "status": status, "headers": pairs}
+
+
+async def answer_text(
+    send: Send, status: int, text: str, headers: dict[str, str] | None = None
+) -> None:
+    """Answer with a short text."""
+    body = text.encode()
+    base = {"content-type": "text/plain; charset=UTF-8"} | (headers or {})
+    await send(start_message(status, base | {"content-length": str(len(body))}))
+    await send({"type": "http.response.body", "body": body})
+
+
+async def answer_error(send: Send, error: EngineError, headers: dict[str, str]) -> None:
+    """Answer with an exception: its code in a header, its text in the body."""
+    kept = {name: value for name, value in headers.items() if name.startswith("x-clickhouse")}
+    kept["x-clickhouse-exception-code"] = str(error.code)
+    if error.code == 194:
+        kept["www-authenticate"] = 'Basic realm="ClickHouse server HTTP API"'
+    await answer_text(send, STATUS.get(error.code, 500), error.message + "\n", kept)
+
+
+async def disconnection(receive: Receive) -> None:
+    """Return when the client goes away; only for requests whose body is read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

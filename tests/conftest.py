@@ -1,0 +1,21 @@
+"""Fixtures that every test may use."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stack import clickhouse_server, kafka_server
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Kafka broker for the whole run: "host:port"."""
+    with kafka_server(tmp_path_factory.mktemp("kafka")) as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture(scope="session")
+def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """ClickHouse's HTTP interface for the whole run: its URL, with a database."""
+    with clickhouse_server(tmp_path_factory.mktemp("clickhouse")) as url:
+        yield url
