@@ -1,0 +1,233 @@
+"""A request's body: whole, decoded, and never larger than it may be."""
+
+import asyncio
+import zlib
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import lru_cache
+from typing import Any, Protocol
+
+import zstandard
+
+from ingest_gateway.errors import Overloaded, RequestTimeout
+from schemas.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType, shown
+from schemas.limits import BODY_BYTES_MAX
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+INFLATING_MAX = 4
+"""Compressed bodies that are inflated at once: a bomb takes its 10 MiB before it shows."""
+
+THREAD_BYTES = 4096
+"""A compressed body from here on is inflated on a thread: others need not wait for it."""
+
+
+class ClientGone(Exception):
+    """The client left before its body was whole: there is nobody to answer."""
+
+
+class Budget:
+    """Bytes that may be in memory at once, over all requests."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.left = bytes_max
+        self.inflating = asyncio.Semaphore(INFLATING_MAX)
+
+    def take(self, size: int) -> None:
+        """Raises Overloaded when there is no room."""
+        if size > self.left:
+            raise Overloaded()
+        self.left -= size
+
+
+class Hold:
+    """What one request holds of the budget; given back at its end."""
+
+    __slots__ = ("budget", "size")
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.size = 0
+
+    def take(self, size: int) -> None:
+        """Hold more. Raises Overloaded."""
+        self.budget.take(size)
+        self.size += size
+
+    def give_back(self) -> None:
+        """Hold nothing any more."""
+        self.budget.left += self.size
+        self.size = 0
+
+
+class _Inflater(Protocol):
+    def __call__(self, body: bytes) -> bytes: ...
+
+
+async def read_body(
+    receive: Receive, headers: Mapping[bytes, bytes], hold: Hold, timeout_s: float
+) -> bytes:
+    """The JSON text of a request.
+
+    Raises UnsupportedMediaType, PayloadTooLarge (without reading on), RequestTimeout, Overloaded,
+    InvalidRequest for a broken encoding, ClientGone.
+    """
+    media_type = headers.get(b"content-type")
+    if media_type is not None:
+        _require_json(media_type)
+    encoding = headers.get(b"content-encoding")
+    inflate = None if encoding is None else _inflater(encoding)
+    length = headers.get(b"content-length")
+    if length is not None and len(length) > 7 and int(length) > BODY_BYTES_MAX:
+        raise _too_large()
+    message = await _first(receive, timeout_s)
+    body: bytes = message.get("body", b"")
+    hold.take(len(body))
+    if message.get("more_body", False):
+        body = await _rest(receive, body, hold, timeout_s)
+    if len(body) > BODY_BYTES_MAX:
+        raise _too_large()
+    if inflate is not None:
+        if len(body) < THREAD_BYTES:
+            body = inflate(body)
+        else:
+            async with hold.budget.inflating:
+                body = await asyncio.to_thread(inflate, body)
+        hold.give_back()
+        hold.take(len(body))
+    return body
+
+
+async def _first(receive: Receive, timeout_s: float) -> MutableMapping[str, Any]:
+    try:
+        async with asyncio.timeout(timeout_s):
+            message = await receive()
+    except TimeoutError:
+        raise RequestTimeout(timeout_s) from None
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    return message
+
+
+async def _rest(receive: Receive, start: bytes, hold: Hold, timeout_s: float) -> bytes:
+    """The body from its first piece on; all of it has to arrive in time."""
+    body = bytearray(start)
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                piece = message.get("body", b"")
+                if len(body) + len(piece) > BODY_BYTES_MAX:
+                    raise _too_large()
+                hold.take(len(piece))
+                body += piece
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        raise RequestTimeout(timeout_s) from None
+
+
+@lru_cache(maxsize=64)
+def _json_type(media_type: bytes) -> bool:
+    name, _, parameters = media_type.decode("latin-1").lower().partition(";")
+    if not (name.strip() == "application/json" or name.strip().endswith("+json")):
+        return False
+    for parameter in parameters.split(";"):
+        key, _, value = parameter.partition("=")
+        if key.strip() == "charset" and value.strip().strip('"') not in (
+            "utf-8",
+            "utf8",
+            "us-ascii",
+        ):
+            return False
+    return True
+
+
+def _require_json(media_type: bytes) -> None:
+    if not _json_type(media_type):
+        raise UnsupportedMediaType(
+            f"Content-Type {shown(media_type.decode('latin-1'))} is not supported",
+            cure="send application/json in UTF-8",
+        )
+
+
+def _inflater(encoding: bytes) -> _Inflater | None:
+    name = encoding.strip().lower()
+    if name in (b"", b"identity"):
+        return None
+    inflate = _INFLATERS.get(name)
+    if inflate is None:
+        raise UnsupportedMediaType(
+            f"Content-Encoding {shown(encoding.decode('latin-1'))} is not supported",
+            cure="send gzip, zstd, deflate or none",
+            headers={"Accept-Encoding": "gzip, zstd, deflate"},
+        )
+    return inflate
+
+
+def _gunzip(body: bytes) -> bytes:
+    """Gzip, also of several members one after the other."""
+    parts: list[bytes] = []
+    room = BODY_BYTES_MAX + 1
+    while body:
+        stream = zlib.decompressobj(31)
+        parts.append(_inflated(stream, body, room, "gzip"))
+        room -= len(parts[-1])
+        if room <= 0:
+            raise _too_large()
+        body = stream.unused_data
+    return b"".join(parts)
+
+
+def _undeflate(body: bytes) -> bytes:
+    """Deflate, with zlib's frame as the standard says, or without as some clients do."""
+    try:
+        return _whole(_inflated(zlib.decompressobj(15), body, BODY_BYTES_MAX + 1, "deflate"))
+    except InvalidRequest:
+        return _whole(_inflated(zlib.decompressobj(-15), body, BODY_BYTES_MAX + 1, "deflate"))
+
+
+def _unzstd(body: bytes) -> bytes:
+    try:
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
+            body, read_across_frames=True
+        )
+        return _whole(reader.read(BODY_BYTES_MAX + 1))
+    except zstandard.ZstdError as error:
+        raise _broken("zstd", error) from None
+
+
+def _inflated(stream: Any, body: bytes, room: int, name: str) -> bytes:
+    try:
+        part: bytes = stream.decompress(body, room)
+    except zlib.error as error:
+        raise _broken(name, error) from None
+    if len(part) < room and not stream.eof:
+        raise _broken(name, "it ends too early")
+    return part
+
+
+def _whole(body: bytes) -> bytes:
+    if len(body) > BODY_BYTES_MAX:
+        raise _too_large()
+    return body
+
+
+_INFLATERS: dict[bytes, _Inflater] = {
+    b"gzip": _gunzip,
+    b"x-gzip": _gunzip,
+    b"deflate": _undeflate,
+    b"zstd": _unzstd,
+}
+
+
+def _broken(name: str, why: object) -> InvalidRequest:
+    return InvalidRequest.at("", "invalid_encoding", f"The body is not valid {name}: {why}")
+
+
+def _too_large() -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"The body is larger than {BODY_BYTES_MAX} bytes",
+        cure="send fewer events in one request",
+        headers={"Connection": "close"},
+    )
