@@ -21,7 +21,7 @@ from schemas.block import COLUMNS, RESENT_COLUMNS, VERSION, Block, DeadLetter, i
 from schemas.event import Event, Unreadable, read, texts
 from schemas.ids import event_id_at, native_event_id
 from schemas.limits import BLOCK_BYTES_MAX, BODY_BYTES_MAX
-from schemas.position import Log, Range, position
+from schemas.position import INDEX_MASK, Log, Range, position
 from schemas.resent import Resent
 
 KEY_BYTES = 16
@@ -106,10 +106,12 @@ class Pool:
         return set(zip(self._accounts, self._names, strict=True))
 
     def add(self, record: Record, resolve: Resolve) -> None:
-        """Take in a producer's record. What can't be read becomes dead letters, with their index."""
+        """Take in a producer's record; what can't be read in it becomes dead letters."""
         log = self._enter(record.log, record.offset)
         value = record.value
         try:
+            if not record.account:
+                raise Unreadable("no_account", "no gateway wrote this: it names no account")
             if value is None:
                 raise Unreadable("empty", "the record has no value: send a JSON event")
             if len(value) > BODY_BYTES_MAX:
@@ -141,6 +143,18 @@ class Pool:
             events.append((index, event, time))
         self._extend(record, log, events)
 
+    def note_gap(self, first: Record, gap: str) -> None:
+        """Set aside, as a dead letter without bytes, that the log before `first` was lost."""
+        code, _, detail = gap.partition(": ")
+        log = self._enter(first.log, first.offset)
+        place = position(first.offset, INDEX_MASK)
+        self._dead.append(
+            (
+                len(self._keys),
+                DeadLetter(first.account, log, place, first.received_at, code, detail, b""),
+            )
+        )
+
     def _enter(self, log: Log, offset: int) -> int:
         self.stops[log] = position(offset + 1)
         return self.logs.setdefault(log, len(self.logs))
@@ -158,7 +172,9 @@ class Pool:
         self._dead.append((len(self._keys), letter))
         self.weight += ROW_BYTES + len(content)
 
-    def _extend(self, record: Record, log: int, events: list[tuple[int, Event, int | None]]) -> None:
+    def _extend(
+        self, record: Record, log: int, events: list[tuple[int, Event, int | None]]
+    ) -> None:
         """Append the columns of a record's events: one comprehension a column."""
         account, received_at, offset = record.account, record.received_at, record.offset
         if record.first_id is not None:
@@ -344,7 +360,9 @@ def _pieces(
         return [(rows, [letter for _, letter in dead])]
     # (arrival, 0 for a dead letter as it comes before the event of its number, weight, number)
     items = [(at, 0, len(letter.content) + ROW_BYTES, i) for i, (at, letter) in enumerate(dead)]
-    items += [(row, 1, weight, row) for row, weight in zip(rows.tolist(), weights.tolist(), strict=True)]
+    items += [
+        (row, 1, weight, row) for row, weight in zip(rows.tolist(), weights.tolist(), strict=True)
+    ]
     items.sort()
     pieces: list[tuple[list[int], list[DeadLetter]]] = [([], [])]
     filled = 0
@@ -358,4 +376,3 @@ def _pieces(
         else:
             pieces[-1][1].append(dead[number][1])
     return [(np.array(chosen, dtype=np.int64), letters) for chosen, letters in pieces]
-

@@ -1,0 +1,16 @@
+-- The claims of a block partition's events after one offset and up to another, the latest last:
+-- key and content as the packer computes them. Duplicates and dead letters claim nothing.
+SELECT
+    substring(SHA256(concat(account, '\0', event_id)), 1, 16) AS key,
+    block_epoch, block_offset, block_index,
+    toUnixTimestamp64Milli(block_time) AS block_time,
+    bitXor(
+        CRC32(concat(event_name, '\0', external_customer_id, '\0', source, '\0', properties)),
+        if(timestamp_given, toUInt32(bitAnd(toUnixTimestamp64Milli(timestamp), 4294967295)), 0)
+    ) AS content
+FROM events
+WHERE block_epoch = {epoch:UInt16} AND block_partition = {partition:UInt16}
+  AND block_offset > {after:Int64} AND block_offset <= {upto:Int64}
+  AND verdict NOT IN ('duplicate', 'dead_letter', 'marker')
+  AND block_time >= fromUnixTimestamp64Milli({since:Int64})
+ORDER BY block_offset

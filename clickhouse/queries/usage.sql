@@ -1,0 +1,79 @@
+-- usage: the state of a feature's counted events in each piece of a range, for all but bucketed MAX.
+-- Why    One read for any range and any windows: whole spans from usage_states, divided ones from events.
+-- Pieces `firsts` and `steps` are runs of equal steps (ms): t is in the piece first + (t - first) div step * step.
+-- Reads  states of spans that lie in one piece of [start, end) (ms), events of the others; `cut_hours` are the
+--        hours they are in, to find them by the primary key, unless they are too many (`all_hours`).
+-- Answer A row for each piece with events, in order; with `cumulative`, what lies before it is counted in, but for
+--        own_sum and own_time_sum.
+WITH
+    {firsts:Array(Int64)} AS firsts,
+    {steps:Array(Int64)} AS steps,
+    (t -> roundDown(t, firsts) + intDiv(t - roundDown(t, firsts), transform(roundDown(t, firsts), firsts, steps, toInt64(1)))
+        * transform(roundDown(t, firsts), firsts, steps, toInt64(1))) AS piece,
+    ((first_ms, last_ms) -> first_ms >= {start:Int64} AND last_ms < {end:Int64} AND piece(first_ms) = piece(last_ms)) AS is_whole
+SELECT
+    piece_start,
+    sum(event_count) OVER earlier AS event_count,
+    toString(sum(value_sum) OVER earlier) AS value_sum,
+    toString(value_sum) AS own_sum,
+    toString(value_time_sum) AS own_time_sum,
+    toString(max(value_max) OVER earlier) AS value_max,
+    max(latest) OVER earlier AS last,
+    last.6 AS latest_is_text,
+    toString(last.7) AS latest_value,
+    last.8 AS latest_text,
+    uniqExactMerge(uniques) OVER earlier AS unique_count
+FROM
+(
+    SELECT
+        piece_start,
+        sum(event_count) AS event_count,
+        sum(value_sum) AS value_sum,
+        sum(value_time_sum) AS value_time_sum,
+        max(value_max) AS value_max,
+        max(latest) AS latest,
+        uniqExactMergeState(uniques) AS uniques
+    FROM
+    (
+        SELECT
+            piece(toInt64(toUnixTimestamp(span)) * 1000) AS piece_start,
+            event_count,
+            value_sum,
+            value_time_sum,
+            value_max,
+            latest,
+            uniques
+        FROM usage_states
+        WHERE account = {account:String}
+          AND feature_id = {feature:String}
+          AND ({customer:String} = '' OR external_customer_id = {customer:String})
+          AND toUnixTimestamp(span) >= {start:Int64} / 1000
+          AND toUnixTimestamp(span) < {end:Int64} / 1000
+          AND is_whole(toInt64(toUnixTimestamp(span)) * 1000, toInt64(toUnixTimestamp(span)) * 1000 + {grain:Int64} * 1000 - 1)
+        UNION ALL
+        SELECT
+            piece(toUnixTimestamp64Milli(timestamp)) AS piece_start,
+            count(),
+            sum(CAST(value, 'Decimal(76, 18)')),
+            sum(CAST(value, 'Decimal(76, 18)') * toUnixTimestamp64Milli(timestamp)),
+            max(value),
+            max((timestamp, ingested_at, log_partition, log_offset, log_index, is_text, value, text)),
+            uniqExactState(if(aggregation = 'COUNT_UNIQUE', text, NULL))
+        FROM events
+        WHERE account = {account:String}
+          AND event_name = {event_name:String}
+          AND ({customer:String} = '' OR external_customer_id = {customer:String})
+          AND timestamp >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
+          AND timestamp < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
+          AND ({all_hours:Bool} OR toStartOfHour(timestamp) IN {cut_hours:Array(DateTime('UTC'))})
+          AND verdict = 'counted'
+          AND feature_id = {feature:String}
+          AND NOT is_whole(
+              intDiv(toUnixTimestamp64Milli(timestamp), {grain:Int64} * 1000) * {grain:Int64} * 1000,
+              intDiv(toUnixTimestamp64Milli(timestamp), {grain:Int64} * 1000) * {grain:Int64} * 1000 + {grain:Int64} * 1000 - 1)
+        GROUP BY piece_start
+    )
+    GROUP BY piece_start
+)
+WINDOW earlier AS (PARTITION BY if({cumulative:Bool}, 0, piece_start) ORDER BY piece_start)
+ORDER BY piece_start

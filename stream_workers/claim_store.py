@@ -1,0 +1,144 @@
+"""The claims of one block partition on disk: a RocksDB folder that ClickHouse can always refill.
+
+A claim lives in the generation of its block time, `time // horizon`; a look-up reads the block's
+own generation and the one before, and older ones are dropped whole: expiry follows the log.
+"""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    Cache,
+    ColumnFamily,
+    Options,
+    Rdict,
+    WriteBatch,
+)
+
+BLOOM_BITS = 10
+CACHE_BYTES = 64 << 20
+WRITE_BUFFER_BYTES = 32 << 20
+_REACHED = b"reached"
+_IDENTITY = b"identity"
+
+
+class ClaimStore:
+    """Claims of one block partition, and the offset up to which they are complete.
+
+    `reached` is the offset of the last block whose claims are in (-1: none): it is written in one
+    batch with them.
+    """
+
+    def __init__(self, folder: Path, *, identity: str, horizon_ms: int) -> None:
+        """Open or create the folder; one that belongs to another log or store is emptied first."""
+        self._folder = folder
+        self._horizon_ms = horizon_ms
+        self._cache = Cache(CACHE_BYTES)
+        self._open()
+        if self._db.get(_IDENTITY) not in (None, identity.encode()):
+            self.close()
+            shutil.rmtree(folder)
+            self._open()
+        self._db.put(_IDENTITY, identity.encode())
+
+    def _open(self) -> None:
+        options = self._options()
+        names = Rdict.list_cf(str(self._folder), options) if self._folder.exists() else []
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._db = Rdict(
+            str(self._folder),
+            options=options,
+            column_families={name: self._options() for name in names if name != "default"},
+            access_type=AccessType.read_write(),
+        )
+        self._families: dict[int, Rdict] = {}
+        self._handles: dict[int, ColumnFamily] = {}
+        for name in names:
+            if name != "default":
+                self._hold(int(name))
+        stored = self._db.get(_REACHED)
+        self.reached = -1 if stored is None else int.from_bytes(stored, "little", signed=True)
+
+    def _options(self) -> Options:
+        """Point look-ups of random keys, nearly all of them absent."""
+        table = BlockBasedOptions()
+        table.set_bloom_filter(BLOOM_BITS, False)
+        table.set_block_cache(self._cache)
+        table.set_cache_index_and_filter_blocks(True)
+        options = Options(raw_mode=True)
+        options.create_if_missing(True)
+        options.set_block_based_table_factory(table)
+        options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+        options.set_keep_log_file_num(2)
+        return options
+
+    def _hold(self, generation: int) -> None:
+        self._families[generation] = self._db.get_column_family(str(generation))
+        self._handles[generation] = self._db.get_column_family_handle(str(generation))
+
+    def look_up(self, keys: list[bytes], time: int) -> Sequence[bytes | None]:
+        """The packed claims of keys for a block appended at `time` (ms), the latest per key."""
+        generation = time // self._horizon_ms
+        found: Sequence[bytes | None] | None = None
+        for number in (generation + 1, generation, generation - 1):
+            family = self._families.get(number)
+            if family is None:
+                continue
+            older = family[keys]
+            if found is None or not any(found):
+                found = older
+            elif any(older):
+                found = [a or b for a, b in zip(found, older, strict=True)]
+        return [None] * len(keys) if found is None else found
+
+    def write(self, offset: int, time: int, claims: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add the claims of the block at `offset`, appended at `time`, and move `reached` there."""
+        generation = time // self._horizon_ms
+        self._make_room(generation)
+        batch = WriteBatch(raw_mode=True)
+        handle = self._handles[generation]
+        for key, claim in claims:
+            batch.put(key, claim, handle)
+        batch.put(_REACHED, offset.to_bytes(8, "little", signed=True))
+        self._db.write(batch)
+        self.reached = offset
+
+    def add(self, time: int, claims: Iterable[tuple[bytes, bytes]]) -> None:
+        """Add claims read back from the store; `reached` stays until `complete` says otherwise."""
+        generation = time // self._horizon_ms
+        if generation not in self._families:
+            self._create(generation)
+        batch = WriteBatch(raw_mode=True)
+        handle = self._handles[generation]
+        for key, claim in claims:
+            batch.put(key, claim, handle)
+        self._db.write(batch)
+
+    def complete(self, offset: int) -> None:
+        """Say that every claim up to `offset` is in."""
+        self._db.put(_REACHED, offset.to_bytes(8, "little", signed=True))
+        self.reached = offset
+
+    def _make_room(self, generation: int) -> None:
+        """Create the generation, and drop those whose claims have all expired."""
+        if generation in self._families:
+            return
+        self._create(generation)
+        for old in [number for number in self._families if number < generation - 1]:
+            del self._families[old], self._handles[old]
+            self._db.drop_column_family(str(old))
+
+    def _create(self, generation: int) -> None:
+        self._db.create_column_family(str(generation), self._options())
+        self._hold(generation)
+
+    def close(self) -> None:
+        """Flush and close; another worker may open the folder afterwards."""
+        for family in self._families.values():
+            family.close()
+        self._families.clear()
+        self._handles.clear()
+        self._db.close()

@@ -1,0 +1,330 @@
+"""The packer: reads what producers wrote, writes blocks. At least once; the counter sorts it out.
+
+It stops and starts again from its commit after any failed send, and commits a source position only
+when every block that holds something before it is acknowledged by the broker.
+"""
+
+import asyncio
+import logging
+import re
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from prometheus_client import Counter, Gauge, Histogram
+
+from catalog.database import Catalog, CatalogUnavailable
+from catalog.follower import Follower
+from schemas.block import encode
+from schemas.limits import MESSAGE_BYTES_MAX
+from schemas.position import Log
+from schemas.topics import (
+    GATEWAY_EVENTS,
+    HEADER_ACCOUNT,
+    HEADER_FIRST_ID,
+    HEADER_RECEIVED_AT,
+    NATIVE_PREFIX,
+    PACKER_GROUP,
+    RESENT,
+    block_topic,
+)
+from stream_workers.epochs import Bookmark, open_epochs
+from stream_workers.monitor import serve_monitor
+from stream_workers.packing import Pool, Record
+from stream_workers.pace import Pace
+from stream_workers.settings import PackerSettings
+from stream_workers.topics import ensure_topics
+
+SOURCES = re.compile(
+    f"^({re.escape(GATEWAY_EVENTS)}|{re.escape(RESENT)}|{re.escape(NATIVE_PREFIX)}.+)$"
+)
+METADATA_MAX_AGE_MS = 2000
+POLL_MS = 200
+FLUSHES_MAX = 2
+RESTART_S = 1.0
+log = logging.getLogger(__name__)
+
+RECORDS = Counter("packer_records_total", "Source records read")
+PACKED = Counter("packer_rows_total", "Events and dead letters packed")
+BLOCKS = Counter("packer_blocks_total", "Blocks written")
+RESTARTS = Counter("packer_restarts_total", "Starts over from the commit")
+FLUSH_SECONDS = Histogram("packer_flush_seconds", "From cutting blocks to their commit")
+PARTITIONS = Gauge("packer_source_partitions", "Source partitions assigned")
+
+
+class Packer:
+    """One run from the committed positions until a rebalance, a fault or the end.
+
+    A run reads, gathers in a Pool, cuts the pool into blocks, sends them, and commits. Two
+    flushes may be under way; they are acknowledged and committed in order.
+    """
+
+    def __init__(self, settings: PackerSettings, partitions: int, follower: Follower) -> None:
+        self._settings = settings
+        self._partitions = partitions
+        self._follower = follower
+        self._topic = block_topic(settings.block_epoch)
+        self._stopping = asyncio.Event()
+        self.troubles: dict[str, str] = {"partitions": "none assigned yet"}
+
+    def stop(self) -> None:
+        """Finish what is gathered, commit, and end."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run until `stop`; start over from the commit whenever something fails."""
+        while not self._stopping.is_set():
+            try:
+                await self._run_once()
+            except (KafkaError, CatalogUnavailable, OSError) as error:
+                RESTARTS.inc()
+                self.troubles = {"kafka": f"{type(error).__name__}: {error}"}
+                log.warning("starting over from the commit: %r", error)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), RESTART_S)
+
+    async def _run_once(self) -> None:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._settings.kafka,
+            group_id=PACKER_GROUP,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            metadata_max_age_ms=METADATA_MAX_AGE_MS,
+            max_partition_fetch_bytes=MESSAGE_BYTES_MAX,
+            fetch_max_bytes=2 * MESSAGE_BYTES_MAX,
+            session_timeout_ms=int(self._settings.session_timeout_s * 1000),
+            heartbeat_interval_ms=int(self._settings.session_timeout_s * 250),
+        )
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._settings.kafka,
+            acks="all",
+            enable_idempotence=True,
+            max_request_size=MESSAGE_BYTES_MAX,
+            max_batch_size=1 << 20,
+            linger_ms=0,
+        )
+        await producer.start()
+        try:
+            run = _Run(self, consumer, producer)
+            consumer.subscribe(pattern=SOURCES.pattern, listener=run)
+            await consumer.start()
+            try:
+                await run.loop()
+            finally:
+                await run.cancel()
+                await consumer.stop()
+        finally:
+            await producer.stop()
+
+
+class _Run(ConsumerRebalanceListener):  # type: ignore[misc]
+    """The state between one start and the next: positions, coverage, flushes under way."""
+
+    def __init__(
+        self, packer: Packer, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer
+    ) -> None:
+        self._packer = packer
+        self._consumer = consumer
+        self._producer = producer
+        self._pace = Pace(packer._settings.blocks_per_s, packer._settings.linger_ms / 1000)
+        self._starts: dict[tuple[int, Log], int] = {}
+        self._unopened: list[TopicPartition] | None = None
+        self._logs: dict[TopicPartition, Log] = {}
+        self._gaps: dict[TopicPartition, str] = {}
+        self._pool = Pool()
+        self._reached: dict[TopicPartition, Bookmark] = {}
+        self._flushes: list[asyncio.Task[None]] = []
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Write and commit what was read before somebody else reads on."""
+        if self._logs:
+            try:
+                await self._flush()
+                await self._settle()
+            except KafkaError as error:
+                log.warning("blocks of revoked partitions start over: %r", error)
+                await self.cancel()
+        self._forget()
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Note what to open; `loop` does it, as it has to read from the partitions."""
+        self._forget()
+        self._unopened = list(assigned)
+
+    async def _open(self) -> None:
+        """Check that each topic is the one that was committed on, and open new epochs if not."""
+        tps, self._unopened = self._unopened, None
+        for tp, opened in (await open_epochs(self._consumer, tps or [])).items():
+            self._logs[tp] = Log(tp.topic, opened.epoch, tp.partition)
+            if opened.gap is not None:
+                self._gaps[tp] = opened.gap
+        PARTITIONS.set(len(self._logs))
+        self._packer.troubles = {}
+
+    def _forget(self) -> None:
+        self._logs.clear()
+        self._gaps.clear()
+        self._starts.clear()
+        self._reached.clear()
+        self._pool = Pool()
+
+    async def loop(self) -> None:
+        """Read, gather and flush until told to stop, then write what is left."""
+        while not self._packer._stopping.is_set():
+            await self._raise_failures()
+            if self._unopened is not None:
+                await self._open()
+            wait_ms = POLL_MS if not len(self._pool) else self._pace.wait_ms()
+            batches = await self._consumer.getmany(timeout_ms=wait_ms)
+            for tp, records in batches.items():
+                self._gather(tp, records)
+            full = self._pool.weight >= self._packer._settings.batch_bytes
+            if self._reached and (full or self._pace.may_go(len(self._pool), bool(batches))):
+                await self._flush()
+        await self._flush()
+        await self._settle()
+
+    def _gather(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+        source = self._logs.get(tp)
+        if source is None:
+            return  # not opened yet: read again after its seek; or of an assignment that is over
+        if tp in self._gaps:
+            first = _record(source, records[0], _account_of(tp.topic, {}))
+            self._pool.note_gap(first, self._gaps.pop(tp))
+        resolve = self._packer._follower.snapshot.external_id_of
+        for record in records:
+            if tp.topic == RESENT:
+                self._pool.add_resent(_record(source, record, ""))
+            else:
+                headers = {key: value.decode() for key, value in record.headers if value}
+                account = _account_of(tp.topic, headers)
+                self._pool.add(_record(source, record, account, headers), resolve)
+        self._reached[tp] = Bookmark.after(source.epoch, records[-1])
+        RECORDS.inc(len(records))
+
+    async def _flush(self) -> None:
+        """Cut the pool into blocks and send them; at most two flushes are under way."""
+        if not self._reached and not len(self._pool):
+            return
+        pool, reached = self._pool, self._reached
+        self._pool, self._reached = Pool(), {}
+        started = time.monotonic()
+        version = await self._catalog_version()
+        sends = []
+        settings = self._packer._settings
+        blocks = pool.cut(
+            self._packer._partitions,
+            epoch=settings.block_epoch,
+            catalog_version=version,
+            starts=self._starts,
+        )
+        for partition, block in blocks:
+            value = encode(block)
+            sends.append(await self._producer.send(self._packer._topic, value, partition=partition))
+        self._pace.went(len(sends))
+        BLOCKS.inc(len(sends))
+        PACKED.inc(len(pool))
+        before = self._flushes[-1] if self._flushes else None
+        self._flushes.append(asyncio.create_task(self._land(before, sends, reached, started)))
+        if len(self._flushes) > FLUSHES_MAX:
+            await self._flushes[0]
+            await self._raise_failures()
+
+    async def _land(
+        self,
+        before: "asyncio.Task[None] | None",
+        sends: list["asyncio.Future[object]"],
+        reached: dict[TopicPartition, Bookmark],
+        started: float,
+    ) -> None:
+        """Wait for the flush before this one and for our own acknowledgements, then commit."""
+        if before is not None:
+            await asyncio.shield(before)
+        await asyncio.gather(*sends)
+        if reached:
+            await self._consumer.commit(
+                {
+                    tp: OffsetAndMetadata(bookmark.offset + 1, bookmark.to_text())
+                    for tp, bookmark in reached.items()
+                }
+            )
+        FLUSH_SECONDS.observe(time.monotonic() - started)
+
+    async def _catalog_version(self) -> int:
+        """The catalog's newest version; the last known one while the catalog is away.
+
+        Asking here, after every event of the pool was in the log, is what makes an event that was
+        accepted after its feature's creation match it.
+        """
+        follower = self._packer._follower
+        try:
+            return await asyncio.to_thread(follower.refresh)
+        except CatalogUnavailable as error:
+            log.warning("matching with catalog version %d: %s", follower.snapshot.version, error)
+            return follower.snapshot.version
+
+    async def _raise_failures(self) -> None:
+        """Forget the flushes that are done; raise what one of them failed with."""
+        while self._flushes and self._flushes[0].done():
+            await self._flushes.pop(0)
+
+    async def _settle(self) -> None:
+        """Wait for every flush under way."""
+        while self._flushes:
+            await self._flushes.pop(0)
+
+    async def cancel(self) -> None:
+        """Give up on the flushes under way: the next run starts from the commit."""
+        flushes, self._flushes = self._flushes, []
+        for flush in flushes:
+            flush.cancel()
+        await asyncio.gather(*flushes, return_exceptions=True)
+
+
+def _account_of(topic: str, headers: dict[str, str]) -> str:
+    """Whose a record is: the topic's, or what the gateway says. No other header counts."""
+    if topic.startswith(NATIVE_PREFIX):
+        return topic.removeprefix(NATIVE_PREFIX)
+    return headers.get(HEADER_ACCOUNT, "")
+
+
+def _record(
+    source: Log, record: ConsumerRecord, account: str, headers: dict[str, str] | None = None
+) -> Record:
+    stamp = record.timestamp if record.timestamp > 0 else int(time.time() * 1000)
+    received_at, first_id = stamp, None
+    if source.topic == GATEWAY_EVENTS and headers is not None:
+        given = headers.get(HEADER_RECEIVED_AT, "")
+        received_at = int(given) if given.isdigit() else stamp
+        first_id = headers.get(HEADER_FIRST_ID)
+    return Record(source, record.offset, account, received_at, record.value, first_id)
+
+
+async def pack(settings: PackerSettings) -> None:
+    """Pack until SIGINT or SIGTERM."""
+    partitions = await ensure_topics(settings)
+    follower = Follower(Catalog(settings.catalog))
+    await asyncio.to_thread(follower.refresh)
+    packer = Packer(settings, partitions, follower)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, packer.stop)
+    monitor = asyncio.create_task(serve_monitor(settings.monitor_port, lambda: packer.troubles))
+    await packer.run()
+    monitor.cancel()
+
+
+def run(settings: PackerSettings) -> None:
+    """Pack until told to stop."""
+    import uvloop
+
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    uvloop.run(pack(settings))

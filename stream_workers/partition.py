@@ -1,0 +1,200 @@
+"""One block partition while this worker owns it: fold, insert, and know what is in."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import count as attempts
+
+import pyarrow as pa
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from catalog.database import CatalogUnavailable
+from catalog.follower import Follower
+from catalog.snapshot import Snapshot
+from clickhouse.client import InsertFailed, Inserts
+from schemas.block import COLUMNS, VERSION, Block, DeadLetter, UnreadableBlock, decode, ipc
+from schemas.position import Log, position
+from schemas.topics import block_topic
+from stream_workers.claim_store import ClaimStore
+from stream_workers.coverage import Coverage
+from stream_workers.dedupe import Place
+from stream_workers.folding import Folded, fold
+from stream_workers.settings import WorkerSettings
+from stream_workers.store import Store
+
+VIOLATED_CONSTRAINT = 469
+RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+log = logging.getLogger(__name__)
+
+
+class NotOwner(Exception):
+    """The tables refuse our rows: another worker has taken the partition over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every partition of a worker shares."""
+
+    settings: WorkerSettings
+    store: Store
+    inserts: Inserts
+    follower: Follower
+
+
+class Partition:
+    """The owner's view of one block partition.
+
+    `next_offset` is the block to count next. `prepare` takes the partition over and finds it out;
+    `count` counts one block and is called in offset order, one call at a time.
+    """
+
+    def __init__(self, number: int, parts: Parts) -> None:
+        self.number = number
+        self.next_offset = 0
+        self._parts = parts
+        self._coverage: Coverage = {}
+        self._owner = 0
+        self._claims: ClaimStore | None = None
+
+    def prepare(self) -> int:
+        """Take the partition over: fence off the last owner, mend what it left half done.
+
+        Returns the offset to count next. Synchronous: call it from a thread.
+        """
+        store = self._parts.store
+        self._owner = store.acquire(self.number)
+        progress = store.mend(self.number, self._owner)
+        self._coverage = progress.coverage
+        self.next_offset = progress.offset + 1
+        return self.next_offset
+
+    def refill(self) -> None:
+        """Open the claims and read back those that this disk lacks. Synchronous."""
+        settings, store = self._parts.settings, self._parts.store
+        folder = settings.claims / f"{settings.block_epoch}-{self.number}"
+        self._claims = ClaimStore(folder, identity=store.identity, horizon_ms=settings.horizon_ms)
+        upto = self.next_offset - 1
+        if self._claims.reached >= upto:
+            return
+        started, count = time.monotonic(), 0
+        since = int(time.time() * 1000) - settings.horizon_ms
+        for block_time, claims in store.claims(self.number, self._claims.reached, upto, since):
+            self._claims.add(block_time, claims)
+            count += len(claims)
+        self._claims.complete(upto)
+        log.info(
+            "block partition %d: %d claims read back in %.1f s",
+            self.number, count, time.monotonic() - started,
+        )  # fmt: skip
+
+    async def count(self, offset: int, block_time: int, value: bytes) -> Counter[str]:
+        """Count the block at `offset`, appended at `block_time` (ms): rows by verdict.
+
+        Returns once every row and every state is stored. Raises NotOwner.
+        """
+        settings = self._parts.settings
+        place = Place(settings.block_epoch, self.number, offset, block_time)
+        block = read_block(value, place)
+        catalog = await self._catalog_at(block.catalog_version)
+        folded = await asyncio.to_thread(self._fold, block, place, catalog)
+        await self._insert(folded.rows, offset)
+        self._coverage = folded.coverage
+        self.next_offset = offset + 1
+        return folded.tally
+
+    def _fold(self, block: Block, place: Place, catalog: Snapshot) -> Folded:
+        """Fold the block and write its claims: before its rows, decisions being the log's."""
+        claims = self._claims
+        if claims is None:
+            raise RuntimeError("refill() comes before count()")
+        folded = fold(
+            self._coverage,
+            block,
+            place,
+            lambda keys: claims.look_up(keys, place.time),
+            catalog,
+            owner=self._owner,
+            horizon_ms=self._parts.settings.horizon_ms,
+        )
+        claims.write(place.offset, place.time, folded.claims)
+        return folded
+
+    async def _catalog_at(self, version: int) -> Snapshot:
+        """The catalog, once it has reached the version that the block was stamped with."""
+        follower = self._parts.follower
+        if follower.snapshot.version >= version:
+            return follower.snapshot
+        for attempt in attempts():
+            try:
+                return await asyncio.to_thread(follower.reach, version)
+            except CatalogUnavailable as error:
+                log.warning("block partition %d waits for the catalog: %s", self.number, error)
+                await _pause(attempt)
+        raise AssertionError("unreachable")
+
+    async def _insert(self, rows: pa.RecordBatch, offset: int) -> None:
+        """Insert the rows of a block; return only when they and their states are in."""
+        stream = _ipc(rows)
+        settings, store = self._parts.settings, self._parts.store
+        token = f"{settings.block_epoch}:{self.number}:{offset}"
+        for attempt in attempts():
+            query_id = f"{store.query_prefix(self.number)}{offset}-{self._owner}-{attempt}"
+            try:
+                await self._parts.inserts.insert("events", stream, token=token, query_id=query_id)
+                return
+            except InsertFailed as error:
+                if error.code == VIOLATED_CONSTRAINT:
+                    raise NotOwner(f"block partition {self.number}") from error
+                log.warning("block %s was not stored: %s", token, error)
+            await _pause(attempt)
+            if await self._landed(offset):
+                return
+        raise AssertionError("unreachable")
+
+    async def _landed(self, offset: int) -> bool:
+        """Whether a block whose insert failed is in after all, its states mended then.
+
+        Asks until the store answers: an insert in doubt is never sent again before that.
+        """
+        store = self._parts.store
+        for attempt in attempts():
+            try:
+                await asyncio.to_thread(store.settle, self.number)
+                progress = await asyncio.to_thread(store.mend, self.number, self._owner)
+                return progress.offset >= offset
+            except (ClickHouseError, TimeoutError, OSError) as error:
+                log.warning("block partition %d: no word from the store: %s", self.number, error)
+                await _pause(attempt)
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Let go of the claims on disk."""
+        if self._claims is not None:
+            self._claims.close()
+            self._claims = None
+
+
+def read_block(value: bytes, place: Place) -> Block:
+    """A block from the log; what no packer wrote becomes a block of one dead letter."""
+    try:
+        return decode(value)
+    except UnreadableBlock as error:
+        topic = Log(block_topic(place.epoch), place.epoch, place.partition)
+        letter = DeadLetter(
+            "", 0, position(place.offset), place.time, "unreadable_block", str(error), value
+        )
+        nothing = ipc(pa.RecordBatch.from_pylist([], schema=COLUMNS))
+        return Block(VERSION, place.epoch, 0, [topic], [], nothing, [letter])
+
+
+def _ipc(rows: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    return sink.getvalue().to_pybytes()
+
+
+async def _pause(attempt: int) -> None:
+    await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])

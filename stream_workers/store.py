@@ -1,0 +1,174 @@
+"""What the counter asks and tells ClickHouse: owner, progress and claims of a partition."""
+
+import logging
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+from clickhouse_connect.driver import Client
+
+from clickhouse.queries import query
+from schemas.position import Point
+from stream_workers.claims import Claim, pack
+from stream_workers.coverage import Coverage, from_text
+
+OWNER_RANDOM_BITS = 20
+CLAIMS_CHUNK = 50_000
+SETTLE_TIMEOUT_S = 60.0
+SLOTS_PER_EPOCH = 1 << 16
+log = logging.getLogger(__name__)
+
+
+class StoreBehind(Exception):
+    """Store and log disagree in a way that no retry mends: an operator has to look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a block partition is counted: the last block's offset (-1: none), what it covers."""
+
+    offset: int
+    coverage: Coverage
+
+
+class Store:
+    """One block topic's rows in ClickHouse. Synchronous: call it from a thread."""
+
+    def __init__(self, client: Client, epoch: int) -> None:
+        self._client = client
+        self._epoch = epoch
+
+    @property
+    def identity(self) -> str:
+        """Names the database itself: claims of another one are of no use."""
+        uuid = self._client.query(
+            "SELECT toString(uuid) FROM system.databases WHERE name = currentDatabase()"
+        ).result_rows[0][0]
+        return f"{uuid}/{self._epoch}"
+
+    def query_prefix(self, partition: int) -> str:
+        """What the query ids of a partition's inserts begin with."""
+        return f"tallylog-block-{self._epoch}-{partition}-"
+
+    def acquire(self, partition: int) -> int:
+        """Take a partition over: from here on the tables refuse every earlier owner's rows.
+
+        Waits until no insert of an earlier owner is under way. Returns the new owner number.
+        """
+        slot = self._epoch * SLOTS_PER_EPOCH + partition
+        last = int(
+            self._client.query(
+                "SELECT toUInt64(joinGet('owners', 'owner', {slot:UInt32}))", {"slot": slot}
+            ).result_rows[0][0]
+        )
+        now = int(time.time() * 1000) << OWNER_RANDOM_BITS
+        owner = max(now, last + (1 << OWNER_RANDOM_BITS)) | secrets.randbits(OWNER_RANDOM_BITS)
+        self._client.insert("owners", [[slot, owner]], column_names=["slot", "owner"])
+        self.settle(partition)
+        return owner
+
+    def settle(self, partition: int) -> None:
+        """Wait until no insert of the partition is under way. Raises TimeoutError."""
+        prefix = self.query_prefix(partition)
+        deadline = time.monotonic() + SETTLE_TIMEOUT_S
+        while self._client.query(query("inserts_running"), {"prefix": prefix}).result_rows[0][0]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"an insert {prefix}* is still running")
+            time.sleep(0.05)
+
+    def progress(self, partition: int) -> Progress:
+        """The partition's last marker."""
+        rows = self._client.query(
+            query("ledger_of"), {"epoch": self._epoch, "partition": partition}
+        ).result_rows
+        if not rows:
+            return Progress(-1, {})
+        return Progress(int(rows[0][0]), from_text(rows[0][1]))
+
+    def states_upto(self, partition: int) -> int:
+        """Up to which block the states reach."""
+        rows = self._client.query(
+            query("states_upto"), {"epoch": self._epoch, "partition": partition}
+        ).result_rows
+        return int(rows[0][0])
+
+    def mend(self, partition: int, owner: int) -> Progress:
+        """Bring the states up to the stored events, and say how far the partition is.
+
+        An insert that died can have landed in `events` alone: the view's own SELECT over the
+        stored rows fills what is missing, nothing is decided again.
+        """
+        progress = self.progress(partition)
+        upto = self.states_upto(partition)
+        if upto < progress.offset:
+            log.warning(
+                "states of block partition %d reach %d, events %d: filling",
+                partition, upto, progress.offset,
+            )  # fmt: skip
+            self.fill(partition, upto, progress.offset, owner)
+        elif upto > progress.offset:
+            raise StoreBehind(
+                f"block partition {partition}: states reach {upto}, events only {progress.offset}"
+            )
+        return progress
+
+    def fill(self, partition: int, after: int, upto: int, owner: int) -> None:
+        """Run the view's SELECT over the stored rows of some blocks into the states."""
+        database, select = self._client.query(
+            "SELECT database, as_select FROM system.tables"
+            " WHERE database = currentDatabase() AND name = 'usage_states_mv'"
+        ).result_rows[0]
+        source = f"FROM {database}.events"
+        if select.count(source) != 1:
+            raise StoreBehind("usage_states_mv does not read events once: was it changed by hand?")
+        for offset in self._blocks(partition, after, upto):
+            stored = (  # integers of ours and names from system.tables
+                f"FROM (SELECT * REPLACE ({owner:d} AS owner) FROM {database}.events"  # noqa: S608
+                f" WHERE block_epoch = {self._epoch:d} AND block_partition = {partition:d}"
+                f" AND block_offset = {offset:d}) AS events"
+            )
+            self._client.command(
+                f"INSERT INTO usage_states {select.replace(source, stored)}",
+                settings={"max_threads": 1, "min_insert_block_size_rows": 10_000_000},
+            )
+
+    def _blocks(self, partition: int, after: int, upto: int) -> list[int]:
+        rows = self._client.query(
+            "SELECT DISTINCT block_offset FROM ledger WHERE block_epoch = {epoch:UInt16}"
+            " AND block_partition = {partition:UInt16} AND block_offset > {after:Int64}"
+            " AND block_offset <= {upto:Int64} ORDER BY block_offset",
+            {"epoch": self._epoch, "partition": partition, "after": after, "upto": upto},
+        ).result_rows
+        return [int(row[0]) for row in rows]
+
+    def claims(
+        self, partition: int, after: int, upto: int, since: int
+    ) -> Iterator[tuple[int, list[tuple[bytes, bytes]]]]:
+        """Yield (block time of the chunk, packed claims) of stored events, the latest last."""
+        parameters = {
+            "epoch": self._epoch, "partition": partition, "after": after, "upto": upto,
+            "since": since,
+        }  # fmt: skip
+        stream = self._client.raw_stream(query("claims"), parameters, fmt="ArrowStream")
+        with stream, pa.ipc.open_stream(stream) as reader:
+            for batch in reader:
+                yield from _packed(batch)
+
+
+def _packed(batch: pa.RecordBatch) -> Iterator[tuple[int, list[tuple[bytes, bytes]]]]:
+    """The claims of a batch, in runs of one block time."""
+    run: list[tuple[bytes, bytes]] = []
+    run_time: int | None = None
+    for key, epoch, offset, index, block_time, content in zip(
+        *(column.to_pylist() for column in batch.columns), strict=True
+    ):
+        if run and block_time != run_time:
+            yield run_time or 0, run
+            run = []
+        run_time = block_time
+        key = key if isinstance(key, bytes) else key.encode("latin-1")
+        run.append((key, pack(Claim(Point(epoch, offset, index), block_time, content))))
+    if run:
+        yield run_time or 0, run
