@@ -1,6 +1,7 @@
 """Keeps a snapshot up with the catalog, and says who a key belongs to."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -20,7 +21,7 @@ CHUNK = 10_000
 """Changes read by one query."""
 
 UNKNOWN_KEY_REFRESH_S = 0.1
-"""How often an unknown but well-formed key may ask the database whether it is new."""
+"""How often unknown but well-formed keys may ask the database whether they are new."""
 
 log = logging.getLogger(__name__)
 _newer = (
@@ -37,7 +38,8 @@ class Follower:
         self.snapshot = Snapshot()
         self._engine = catalog.engine
         self._lock = threading.Lock()
-        self._looked_for_key = 0.0
+        self._looking = asyncio.Lock()
+        self._looked = 0.0
 
     def refresh(self) -> int:
         """Take in what has changed; the version reached.
@@ -93,7 +95,8 @@ class Follower:
             raise Unauthorized()
         key_hash = keys.hash_of(key)
         found = self.snapshot.key(key_hash)
-        if found is None and await self._may_be_new():
+        if found is None:
+            await self._look_for_new_keys()
             found = self.snapshot.key(key_hash)
         if found is None or not found.valid_at(now or datetime.now(UTC)):
             raise Unauthorized()
@@ -105,17 +108,16 @@ class Follower:
             )
         return found
 
-    async def _may_be_new(self) -> bool:
-        """Refresh because of an unknown key, unless another one was the reason just now."""
-        moment = time.monotonic()
-        if moment - self._looked_for_key < UNKNOWN_KEY_REFRESH_S:
-            return False
-        self._looked_for_key = moment
-        try:
-            await asyncio.to_thread(self.refresh)
-        except CatalogUnavailable:
-            return False
-        return True
+    async def _look_for_new_keys(self) -> None:
+        """Refresh because of an unknown key; those that wait share one refresh, a few a second."""
+        asked = time.monotonic()
+        async with self._looking:
+            if self._looked > asked:
+                return
+            await asyncio.sleep(self._looked + UNKNOWN_KEY_REFRESH_S - time.monotonic())
+            self._looked = time.monotonic()
+            with contextlib.suppress(CatalogUnavailable):
+                await asyncio.to_thread(self.refresh)
 
     def _read(self, version: int) -> "list[Row[tuple[int, str, str, str]]]":
         with self._engine.connect() as connection:

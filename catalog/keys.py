@@ -87,6 +87,11 @@ def get(session: Session, account: str, key_id: str) -> ApiKeyRow:
     return row
 
 
+def find(session: Session, key: str) -> ApiKeyRow | None:
+    """What is stored of this very key, in whichever account."""
+    return session.scalars(select(ApiKeyRow).where(ApiKeyRow.hash == hash_of(key))).one_or_none()
+
+
 def search(session: Session, account: str, page: ApiKeySearch) -> listing.Found[ApiKeyRow]:
     """A page of an account's keys."""
     revoked = ApiKeyRow.revoked_at.is_not(None)

@@ -174,19 +174,21 @@ def read_multiplier(value: object) -> Decimal:
         ) from None
     if not number.is_finite() or number <= 0:
         raise PydanticCustomError("out_of_range", "has to be above zero")
-    exponent = number.as_tuple().exponent
-    if (
-        number.adjusted() >= INTEGER_DIGITS_MAX
-        or not isinstance(exponent, int)
-        or -exponent > 4 * FRACTION_DIGITS_MAX
-        or number != round(number, FRACTION_DIGITS_MAX)
-    ):
+    if number.adjusted() >= INTEGER_DIGITS_MAX or _fraction_digits(number) > FRACTION_DIGITS_MAX:
         raise PydanticCustomError(
             "out_of_range",
             "has too many digits: at most {integer} before the point and {fraction} after it",
             {"integer": INTEGER_DIGITS_MAX, "fraction": FRACTION_DIGITS_MAX},
         )
     return number
+
+
+def _fraction_digits(number: Decimal) -> int:
+    """How many digits after the point say something; without arithmetic, which would round."""
+    _, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)
+    zeros = len(digits) - len("".join(map(str, digits)).rstrip("0"))
+    return -exponent - zeros
 
 
 def plain(number: Decimal) -> str:

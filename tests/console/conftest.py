@@ -1,0 +1,78 @@
+"""The console as an application in this process, and clients with keys of several kinds."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.types import Receive, Send
+from starlette.types import Scope as Connection
+
+from catalog import accounts, keys
+from catalog.bootstrap import bootstrap
+from catalog.database import Catalog
+from console.app import create_app, running
+from console.settings import Settings
+from schemas.catalog import NewAccount, NewApiKey, Scope
+
+Connect = Callable[[str | None], httpx.AsyncClient]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path, catalog_refresh_s=0.05)
+
+
+@pytest.fixture
+def api_key(settings: Settings) -> str:
+    """A key of the account `default` that may do everything."""
+    key = bootstrap(settings.catalog).api_key
+    assert key is not None
+    return key
+
+
+@pytest.fixture
+async def connect(settings: Settings, api_key: str) -> AsyncIterator[Connect]:
+    """Makes a client of the running console with a key, or without one."""
+    app = create_app(settings)
+    clients: list[httpx.AsyncClient] = []
+    async with running(settings) as state:
+
+        async def with_state(scope: Connection, receive: Receive, send: Send) -> None:
+            scope["state"] = dict(state)
+            await app(scope, receive, send)
+
+        def connect(key: str | None) -> httpx.AsyncClient:
+            client = httpx.AsyncClient(
+                transport=httpx.ASGITransport(with_state, raise_app_exceptions=False),
+                base_url="http://console",
+                headers={"x-api-key": key} if key is not None else {},
+            )
+            clients.append(client)
+            return client
+
+        yield connect
+        for client in clients:
+            await client.aclose()
+
+
+@pytest.fixture
+def client(connect: Connect, api_key: str) -> httpx.AsyncClient:
+    """A client that may do everything."""
+    return connect(api_key)
+
+
+@pytest.fixture
+def key_of(settings: Settings, api_key: str) -> Callable[[str, list[Scope]], str]:
+    """Makes a key of an account (made when it is missing) with these scopes."""
+
+    def make(account: str, scopes: list[Scope]) -> str:
+        catalog = Catalog(settings.catalog)
+        with catalog.writing("test") as writing:
+            if account not in [each.id for each in accounts.everyone(writing.session)]:
+                accounts.create(writing, NewAccount(id=account, name=account))
+            _, key = keys.create(writing, account, NewApiKey(name="k", scopes=scopes))
+        catalog.close()
+        return key
+
+    return make
