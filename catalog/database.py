@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session
 
 from catalog.tables import CatalogVersion, Change
@@ -155,16 +155,10 @@ def _available() -> Iterator[None]:
         raise AlreadyExists(
             "This already exists", cure="another request made it at the same time: read it first"
         ) from error
-    except (DBAPIError, OperationalError) as error:
+    except (OperationalError, InterfaceError, TimeoutError) as error:
         raise CatalogUnavailable(
             "The catalog is unavailable", cure="send the request again in a moment"
         ) from error
-    except SQLAlchemyError as error:
-        if isinstance(error, TimeoutError) or "QueuePool" in str(error):
-            raise CatalogUnavailable(
-                "The catalog is busy", cure="send the request again in a moment"
-            ) from error
-        raise
 
 
 def _json(document: dict[str, Any]) -> str:

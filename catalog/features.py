@@ -28,6 +28,7 @@ def create(writing: Writing, account: str, wish: NewFeature) -> FeatureRow:
     feature = FeatureRow(
         id=f"feat_{ULID()}",
         account=account,
+        meter_id=meter.id,
         meter=meter,
         event_name=meter.event_name,
         name=wish.name,
@@ -44,7 +45,6 @@ def create(writing: Writing, account: str, wish: NewFeature) -> FeatureRow:
     )
     _check_names_are_free(writing.session, account, None, wish.lookup_key, meter.event_name)
     writing.session.add(feature)
-    writing.session.flush()
     writing.record(account, feature, before=None)
     return feature
 

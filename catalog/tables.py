@@ -303,7 +303,10 @@ class CustomerRow(Table):
     """Who uses features. `external_id` is the client's own id: fixed, and taken for good."""
 
     __tablename__ = "customers"
-    __table_args__ = (UniqueConstraint("account", "external_id"),)
+    __table_args__ = (
+        UniqueConstraint("account", "external_id"),
+        Index("customers_newest", "account", "created_version"),
+    )
     kind = "customer"
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)

@@ -129,3 +129,4 @@ def upgrade() -> None:
         *stamps(),
         sa.UniqueConstraint("account", "external_id"),
     )
+    op.create_index("customers_newest", "customers", ["account", "created_version"])
