@@ -6,6 +6,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import tempfile
@@ -63,6 +64,8 @@ async def running(settings: Settings) -> AsyncIterator[State]:
             async with asyncio.timeout(SETTLE_S):
                 await loaded.wait()
                 await events.connected.wait()
+        gc.collect()
+        gc.freeze()  # a full collection of what was imported would stop everybody for 60 ms
         yield State(gateway=Gateway(settings, follower, events))
     finally:
         with contextlib.suppress(TimeoutError):
@@ -122,6 +125,7 @@ def run(settings: Settings, port: int, workers: int = 1, host: str = "127.0.0.1"
         "access_log": False,
         "log_level": settings.log_level,
         "server_header": False,
+        "proxy_headers": False,
         "timeout_graceful_shutdown": settings.gateway_shutdown_s,
         "backlog": 4096,
     }
