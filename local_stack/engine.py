@@ -9,6 +9,8 @@ Facts measured on chDB 4.4 (engine 26.9), which this module rests on:
 - `FROM INFILE` makes one block, hence one part, of an INSERT up to `min_insert_block_size_rows`
   (1,048,449) and `min_insert_block_size_bytes` (256 MiB); both can be set per query. Tokens,
   CHECK and dependent views are honoured.
+- `send_query` writes each 65,409 rows as a document of their own: only formats without head or
+  tail may be streamed with it (STREAMABLE). Others go through a file, with INTO OUTFILE.
 - The engine draws query ids itself. The client's is kept in `log_comment`, which
   `system.processes` shows.
 """
@@ -17,7 +19,9 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -26,10 +30,16 @@ from typing import Any
 
 from local_stack.errors import FolderTaken
 from local_stack.exceptions import EngineError
-from local_stack.statements import DataInsert
+from local_stack.statements import DataInsert, quoted, selects, writing
 
 DATABASE = "tallylog"  # the embedded engine's own "default" shows files as tables
+STREAMABLE = frozenset(
+    "Native RowBinary TabSeparated TSV TabSeparatedRaw TSVRaw Raw CSV TSKV LineAsString RawBLOB "
+    "JSONEachRow JSONLines JSONL NDJSON JSONStringsEachRow JSONCompactEachRow "
+    "JSONCompactStringsEachRow MsgPack Protobuf BSONEachRow Null".split()
+)
 SETTING_NAME = re.compile(r"[A-Za-z_]\w*")
+COPY_BYTES = 1024 * 1024
 LIVE_QUERIES = """
 CREATE OR REPLACE VIEW system.live_queries AS SELECT * REPLACE (
     if(Settings['log_comment'] != '', Settings['log_comment'], query_id) AS query_id,
@@ -86,6 +96,9 @@ class Engine:
 
         self._connect = chdb.connect  # type: ignore[attr-defined]
         self._changes = chdb.query_class.MUTATING  # type: ignore[attr-defined]
+        self._answers = folder / "answers"
+        shutil.rmtree(self._answers, ignore_errors=True)  # of a process that was killed
+        self._answers.mkdir()
         config = write_config(folder, memory_mb)
         self._path = str(folder / "data")
         self._first = self._connect(f"{self._path}?config-file={config}")
@@ -127,7 +140,11 @@ class Engine:
             if query.insert is not None:
                 sql = query.insert.reading(descriptor_path(query.data))
                 return self._at_once(connection, sql, query, write)
-            return self._in_pieces(connection, query, write)
+            if not selects(query.sql):
+                return self._at_once(connection, query.sql, query, write)
+            if query.format in STREAMABLE:
+                return self._in_pieces(connection, query, write)
+            return self._through_a_file(connection, query, write)
         except RuntimeError as error:
             raise EngineError.of(error, self.version) from None
 
@@ -140,12 +157,7 @@ class Engine:
         return summary_of(result)
 
     def _in_pieces(self, connection: Any, query: Query, write: Callable[[bytes], None]) -> Summary:
-        try:
-            stream = connection.send_query(query.sql, query.format, params=query.params)
-        except RuntimeError as error:
-            if "Streaming query is not supported" not in str(error):
-                raise
-            return self._at_once(connection, query.sql, query, write)
+        stream = connection.send_query(query.sql, query.format, params=query.params)
         rows = size = 0
         try:
             while True:
@@ -159,6 +171,21 @@ class Engine:
         finally:
             with contextlib.suppress(RuntimeError):
                 connection.streaming_cancel_query(stream)
+
+    def _through_a_file(
+        self, connection: Any, query: Query, write: Callable[[bytes], None]
+    ) -> Summary:
+        path = self._answers / str(uuid.uuid4())
+        try:
+            sql = writing(query.sql, str(path), query.format)
+            result = connection.query(sql, query.format, params=query.params)
+            with path.open("rb") as file:
+                path.unlink()
+                while piece := file.read(COPY_BYTES):
+                    write(piece)
+        finally:
+            path.unlink(missing_ok=True)
+        return summary_of(result)
 
 
 def summary_of(result: Any) -> Summary:
@@ -183,12 +210,6 @@ def set_statement(settings: dict[str, str]) -> str:
                 "(UNKNOWN_SETTING)"
             )
     return "SET " + ", ".join(f"{name} = {quoted(value)}" for name, value in pairs)
-
-
-def quoted(value: str) -> str:
-    """A text as a SQL literal."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def descriptor_path(descriptor: int) -> str:

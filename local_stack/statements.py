@@ -8,6 +8,7 @@ outside quotes, comments and brackets.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 TOKEN = re.compile(
     r"""
@@ -57,7 +58,13 @@ class DataInsert:
 
     def reading(self, path: str) -> str:
         """The same INSERT with its data read from a file that this process has open."""
-        return f"{self.before} FROM INFILE '{path}' {self.after} FORMAT {self.format}"
+        return f"{self.before} FROM INFILE {quoted(path)} {self.after} FORMAT {self.format}"
+
+
+def quoted(value: str) -> str:
+    """A text as a SQL literal."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def tokens(sql: str) -> Iterator[Token]:
@@ -119,6 +126,25 @@ def format_of(sql: str) -> str | None:
             found = token.text
         previous = token.word
     return found
+
+
+def selects(sql: str) -> bool:
+    """Whether a statement is a SELECT, whose answer may be large."""
+    first = next(tokens(sql), None)
+    return first is not None and (first.word in {"SELECT", "WITH", "FROM"} or first.text == "(")
+
+
+def writing(sql: str, path: str, format_name: str) -> str:
+    """A SELECT with its answer written to a new file."""
+    found = list(tokens(sql))
+    while found and found[-1].text == ";":
+        found.pop()
+    end = found[-1].end
+    into = f"\nINTO OUTFILE {quoted(path)}"
+    for first, second in reversed(list(pairwise(found))):
+        if first.word == "FORMAT" and second.kind == "word":
+            return sql[: first.start] + into + "\n" + sql[first.start : end]
+    return sql[:end] + into + f" FORMAT {format_name}"
 
 
 def names_files(sql: str) -> bool:
