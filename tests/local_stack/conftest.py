@@ -1,6 +1,7 @@
 """What tests of the local stack share."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -19,17 +20,21 @@ class Http:
         )
         self.database = parts.path.strip("/") or "default"
 
-    def ask(self, sql: str = "", body: object = None, **args: object) -> httpx.Response:
+    def ask(
+        self,
+        sql: str = "",
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **args: object,
+    ) -> httpx.Response:
         """POST a query: as the body, or in the URL when there is a body of data."""
-        headers = args.pop("headers", {})
         params = {"database": self.database} | {name: str(value) for name, value in args.items()}
-        if body is not None:
-            return self.client.post(
-                "/", params=params | ({"query": sql} if sql else {}), content=body, headers=headers
-            )
-        return self.client.post("/", params=params, content=sql, headers=headers)
+        if body is not None and sql:
+            params["query"] = sql
+        content = sql if body is None else body
+        return self.client.post("/", params=params, content=content, headers=headers)
 
-    def rows(self, sql: str, **args: object) -> str:
+    def rows(self, sql: str, **args: Any) -> str:
         """The answer to a query that must succeed, as tab separated text."""
         answer = self.ask(sql, **args)
         assert answer.status_code == 200, answer.text

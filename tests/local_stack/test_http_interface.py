@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 import zlib
+from typing import Any
 from urllib.parse import urlsplit
 
 import clickhouse_connect
@@ -85,7 +86,8 @@ def test_a_setting_holds_for_its_request_alone(http: Http) -> None:
     assert http.rows(sql, max_block_size=77, session_id="settings") == "77"
     assert http.rows(sql, session_id="settings") != "77"
     assert http.ask(sql, no_such_setting=1).headers["X-ClickHouse-Exception-Code"] == "115"
-    assert http.ask(sql, **{"not a name": 1}).headers["X-ClickHouse-Exception-Code"] == "115"
+    odd: dict[str, Any] = {"not a name": 1}
+    assert http.ask(sql, **odd).headers["X-ClickHouse-Exception-Code"] == "115"
     assert http.ask("CREATE TABLE ro (a UInt8) ENGINE = Memory", readonly=1).status_code == 500
     by_get = http.client.get("/", params={"query": "CREATE TABLE ro (a UInt8) ENGINE = Memory"})
     assert by_get.headers["X-ClickHouse-Exception-Code"] == "164"

@@ -8,6 +8,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import cramjam
@@ -226,7 +227,10 @@ def test_a_chunked_body_and_clickhouse_s_own_blocks(http: Http, table: str) -> N
     packed = lz4.block.compress(lines(), store_size=False)
     sizes = (len(packed) + 9).to_bytes(4, "little") + len(lines()).to_bytes(4, "little")
     block = bytes(16) + b"\x82" + sizes + packed
-    ask = {"decompress": 1, "http_native_compression_disable_checksumming_on_decompress": 1}
+    ask: dict[str, Any] = {
+        "decompress": 1,
+        "http_native_compression_disable_checksumming_on_decompress": 1,
+    }
     assert http.ask("INSERT INTO t FORMAT TSV", body=block, **ask).status_code == 200
     assert http.rows(STATE) == WHOLE
     assert http.ask("INSERT INTO t FORMAT TSV", body=block[:-5], **ask).status_code >= 400
