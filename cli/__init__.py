@@ -1,1 +1,1 @@
-"""TODO"""
+"""The command line: `tallylog up`, `demo`, and every part on its own."""

@@ -164,10 +164,12 @@ def end_process() -> None:
 def create_app(settings: WorkerSettings, counting: Counting) -> faust.App:
     """The Faust app: one agent on the block topic."""
     name = block_topic(settings.block_epoch)
+    folder = settings.data_dir.absolute() / "faust" / settings.worker
+    folder.mkdir(parents=True, exist_ok=True)
     app = faust.App(
         COUNTER_GROUP if settings.block_epoch == 0 else f"{COUNTER_GROUP}.{settings.block_epoch}",
         broker=f"kafka://{settings.kafka.replace(',', ';kafka://')}",
-        datadir=str(settings.data_dir / "faust" / settings.worker),
+        datadir=str(folder),
         store="memory://",
         value_serializer="raw",
         key_serializer="raw",
@@ -216,12 +218,14 @@ class _Worker(faust.Worker):
         self._monitor = asyncio.create_task(serve_monitor(port, self._counting.troubles))
 
     async def on_stop(self) -> None:
+        self._monitor.cancel()
         await self._counting.stop()
         await super().on_stop()
 
 
 def run(settings: WorkerSettings) -> None:
     """Count until told to stop."""
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each insert
     asyncio.run(ensure_topics(settings))
     catalog = Catalog(settings.catalog)
     follower = Follower(catalog)

@@ -303,8 +303,10 @@ class _Sheet:
         home = events.column("home_log" if resent else "log").to_numpy()
         positions = events.column("home_position" if resent else "position").to_numpy()
         logs = self.block.logs
+        topic_codes = {topic: code for code, topic in enumerate({log.topic: 0 for log in logs})}
+        codes = np.array([topic_codes[log.topic] for log in logs], dtype=np.int32)
         topics = pa.DictionaryArray.from_arrays(
-            pa.array(home.astype(np.int32)), pa.array([log.topic for log in logs], pa.utf8())
+            pa.array(codes[home]), pa.array(list(topic_codes), pa.utf8())
         )
         epochs = np.array([log.epoch for log in logs], dtype=np.uint16)
         partitions = np.array([log.partition for log in logs], dtype=np.uint16)
@@ -342,8 +344,8 @@ class _Sheet:
             "first_offset": pa.array(self.first_offset),
             "first_index": pa.array(self.first_index),
             "log_topic": topics,
-            "log_epoch": pa.array(epochs[home] if count else constant(0, np.uint16)),
-            "log_partition": pa.array(partitions[home] if count else constant(0, np.uint16)),
+            "log_epoch": pa.array(epochs[home]),
+            "log_partition": pa.array(partitions[home]),
             "log_offset": pa.array(positions >> np.uint64(INDEX_BITS)),
             "log_index": pa.array((positions & np.uint64(INDEX_MASK)).astype(np.uint32)),
             "superseded_epoch": pa.array(superseded("superseded_epoch", 0, np.uint16)),
@@ -432,10 +434,10 @@ def _encoded(texts: list[str]) -> Any:
 def _with_tail(array: Any, tail: list[Any]) -> Any:
     """The column with a few more values at its end."""
     if isinstance(array, pa.DictionaryArray):
-        dictionary = array.dictionary
-        codes = np.arange(len(dictionary), len(dictionary) + len(tail), dtype=np.int32)
+        known = {text: code for code, text in enumerate(array.dictionary.to_pylist())}
+        codes = [known.setdefault(text, len(known)) for text in tail]
         return pa.DictionaryArray.from_arrays(
-            pa.concat_arrays([array.indices, pa.array(codes)]),
-            pa.concat_arrays([dictionary, pa.array(tail, dictionary.type)]),
+            pa.concat_arrays([array.indices, pa.array(codes, pa.int32())]),
+            pa.array(list(known), array.dictionary.type),
         )
     return pa.concat_arrays([array, pa.array(tail, array.type)])

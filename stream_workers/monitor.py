@@ -1,7 +1,7 @@
 """Health, readiness and metrics of a worker, over HTTP."""
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext
 
 import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -40,17 +40,19 @@ def monitor_app(troubles: Troubles) -> Starlette:
 class _Quiet(uvicorn.Server):
     """A server inside a worker, which handles signals itself."""
 
-    def install_signal_handlers(self) -> None:
-        return None
-
-    def capture_signals(self) -> suppress:  # type: ignore[override]
-        return suppress()
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
 
 
 async def serve_monitor(port: int, troubles: Troubles) -> None:
     """Serve the monitor on 127.0.0.1 until cancelled; with port 0 do nothing."""
     if port:
         config = uvicorn.Config(
-            monitor_app(troubles), host="127.0.0.1", port=port, log_config=None, access_log=False
+            monitor_app(troubles),
+            host="127.0.0.1",
+            port=port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
         )
         await _Quiet(config).serve()

@@ -35,8 +35,8 @@ from schemas.topics import (
 )
 from stream_workers.epochs import Bookmark, open_epochs
 from stream_workers.monitor import serve_monitor
-from stream_workers.packing import Pool, Record
 from stream_workers.pace import Pace
+from stream_workers.packing import Pool, Record
 from stream_workers.settings import PackerSettings
 from stream_workers.topics import ensure_topics
 

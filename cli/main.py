@@ -1,0 +1,176 @@
+"""The command `tallylog`."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+
+from cli import up as up_command
+from local_stack.errors import Interrupted, StackError
+from schemas.settings import Places
+
+app = typer.Typer(
+    help="Tallylog: usage metering, every event counted once.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+DataDir = Annotated[
+    Path,
+    typer.Option(help="Everything kept on this disk.", envvar="TALLYLOG_DATA_DIR"),
+]
+Port = Annotated[int, typer.Option(help="HTTP port of gateway and console.", min=1, max=65535)]
+Workers = Annotated[int, typer.Option(help="Processes of each part.", min=1, max=64)]
+ReadyFile = Annotated[Path | None, typer.Option(help="Written as JSON once everything answers.")]
+
+
+@app.command()
+def up(
+    data_dir: DataDir = Path(".tallylog"),
+    port: Port = 8080,
+    workers: Workers = 1,
+    ready_file: ReadyFile = None,
+) -> None:
+    """Start everything on this machine, and keep it running until Ctrl-C."""
+    options = up_command.Options(data_dir, port, workers, ready_file)
+
+    async def stay() -> None:
+        async with up_command.running(options, out) as (ready, children):
+            out.print(_welcome(ready))
+            await children.wait()
+            out.print("Stopping …")
+
+    _run(stay())
+
+
+def _welcome(ready: up_command.Ready) -> Panel:
+    curl = (
+        f"curl {ready.base_url}/v1/events -H 'x-api-key: {ready.api_key}' \\\n"
+        "  -H 'Content-Type: application/json' \\\n"
+        """  -d '{"event_name":"api.calls","external_customer_id":"cust_1"}'"""
+    )
+    return Panel(
+        f"API          {ready.base_url}\n"
+        f"API key      {ready.api_key}\n"
+        f"Kafka        {ready.kafka} (topic events.{ready.account})\n"
+        f"ClickHouse   {ready.clickhouse_url}\n\n"
+        f"Send an event:\n{curl}\n\nCtrl-C stops everything; data stays in {ready.data_dir}.",
+        title="Tallylog is up",
+        expand=False,
+    )
+
+
+@app.command()
+def serve(port: Port = 8080, workers: Workers = 1) -> None:
+    """Run gateway and console behind one port."""
+    from cli.serve import run
+
+    _logging()
+    run(port, workers, Places().log_level)
+
+
+@app.command()
+def gateway(port: Port = 8080, workers: Workers = 1) -> None:
+    """Run the ingest gateway alone."""
+    from ingest_gateway.app import run
+    from ingest_gateway.settings import Settings
+
+    _logging()
+    run(Settings(), port, workers)
+
+
+@app.command()
+def console(port: Port = 8081) -> None:
+    """Run the console's API alone."""
+    from cli.serve import run_console
+
+    _logging()
+    run_console(port, Places().log_level)
+
+
+@app.command()
+def packer() -> None:
+    """Run a packer: source records in, blocks out."""
+    from stream_workers.packer import run
+    from stream_workers.settings import PackerSettings
+
+    _logging()
+    run(PackerSettings())
+
+
+@app.command()
+def counter() -> None:
+    """Run a counter: blocks in, counted rows out."""
+    from stream_workers.counter import run
+    from stream_workers.settings import WorkerSettings
+
+    run(WorkerSettings())
+
+
+@app.command()
+def kafka() -> None:
+    """Run the local Kafka broker alone."""
+    from local_stack.kafka import run_kafka
+    from local_stack.settings import StackSettings
+
+    _guard(lambda: run_kafka(StackSettings()))
+
+
+@app.command()
+def clickhouse() -> None:
+    """Run the local ClickHouse engine alone."""
+    from local_stack.clickhouse import run_clickhouse
+    from local_stack.settings import StackSettings
+
+    _guard(lambda: run_clickhouse(StackSettings()))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the tables of ClickHouse and of the catalog up to date, and make the first key."""
+    from catalog.bootstrap import bootstrap
+    from clickhouse.migrator import migrate as migrate_clickhouse
+
+    places = Places()
+    for migration in migrate_clickhouse(places.clickhouse_url):
+        out.print(f"ClickHouse: {migration.name}")
+    made = bootstrap(places.catalog)
+    out.print(f"Catalog: account {made.account}")
+    if made.api_key is not None:
+        out.print(f"API key, shown once: {made.api_key}")
+
+
+def _logging() -> None:
+    logging.basicConfig(
+        level=Places().log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        asyncio.run(work)
+    except Interrupted:
+        raise typer.Exit(130) from None
+    except StackError as error:
+        err.print(f"[red]{error}")
+        raise typer.Exit(1) from None
+
+
+def _guard(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except StackError as error:
+        err.print(f"[red]{error}")
+        raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    app()

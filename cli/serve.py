@@ -1,0 +1,75 @@
+"""Gateway and console behind one port: one base URL for producers and readers."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+
+import console.app
+import console.settings
+import ingest_gateway.app
+import ingest_gateway.health
+import ingest_gateway.settings
+from ingest_gateway.errors import EXCEPTION_HANDLERS
+
+
+@asynccontextmanager
+async def _running(app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
+    """The collaborators of both: their states side by side."""
+    gateway_settings = ingest_gateway.settings.Settings()
+    console_settings = console.settings.Settings()
+    async with (
+        ingest_gateway.app.running(gateway_settings) as gateway_state,
+        console.app.running(console_settings) as console_state,
+    ):
+        yield {**gateway_state, **console_state}
+
+
+def create_app() -> Starlette:
+    """Both applications in one, by their routes; settings come from the environment."""
+    app = Starlette(
+        routes=[
+            *ingest_gateway.app.routes(),
+            *ingest_gateway.health.routes(),
+            *console.app.routes(),
+        ],
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=_running,
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def run(port: int, workers: int, log_level: str) -> None:
+    """Serve until told to stop."""
+    uvicorn.run(
+        "cli.serve:create_app",
+        factory=True,
+        host="127.0.0.1",
+        port=port,
+        workers=workers,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level=log_level,
+        server_header=False,
+        timeout_graceful_shutdown=20,
+        backlog=4096,
+    )
+
+
+def run_console(port: int, log_level: str) -> None:
+    """Serve the console alone: `tallylog console`."""
+    uvicorn.run(
+        console.app.create_app(console.settings.Settings()),
+        host="127.0.0.1",
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level=log_level,
+        server_header=False,
+        timeout_graceful_shutdown=20,
+    )
