@@ -3,8 +3,8 @@
 -- Pieces `firsts` and `steps` are runs of equal steps (ms): t is in the piece first + (t - first) div step * step.
 -- Reads  states of spans that lie in one piece of [start, end) (ms), events of the others; `cut_hours` are the
 --        hours they are in, to find them by the primary key, unless they are too many (`all_hours`).
--- Answer A row for each piece with events, in order; with `cumulative`, what lies before it is counted in, but for
---        own_sum and own_time_sum.
+-- Answer A row for each piece with events, in order. With `cumulative`, all but value_sum and time_sum take in what lies
+--        before the piece, and before_sum is what value_sum leaves out.
 WITH
     {firsts:Array(Int64)} AS firsts,
     {steps:Array(Int64)} AS steps,
@@ -13,26 +13,26 @@ WITH
     ((first_ms, last_ms) -> first_ms >= {start:Int64} AND last_ms < {end:Int64} AND piece(first_ms) = piece(last_ms)) AS is_whole
 SELECT
     piece_start,
-    sum(event_count) OVER earlier AS event_count,
-    toString(sum(value_sum) OVER earlier) AS value_sum,
-    toString(value_sum) AS own_sum,
-    toString(value_time_sum) AS own_time_sum,
-    toString(max(value_max) OVER earlier) AS value_max,
-    max(latest) OVER earlier AS last,
+    sum(own_count) OVER earlier AS event_count,
+    toString(own_sum) AS value_sum,
+    toString(own_time_sum) AS time_sum,
+    toString(sum(own_sum) OVER earlier - own_sum) AS before_sum,
+    toString(max(own_max) OVER earlier) AS value_max,
+    max(own_latest) OVER earlier AS last,
     last.6 AS latest_is_text,
     toString(last.7) AS latest_value,
     last.8 AS latest_text,
-    uniqExactMerge(uniques) OVER earlier AS unique_count
+    uniqExactMerge(own_uniques) OVER earlier AS unique_count
 FROM
 (
     SELECT
         piece_start,
-        sum(event_count) AS event_count,
-        sum(value_sum) AS value_sum,
-        sum(value_time_sum) AS value_time_sum,
-        max(value_max) AS value_max,
-        max(latest) AS latest,
-        uniqExactMergeState(uniques) AS uniques
+        sum(event_count) AS own_count,
+        sum(value_sum) AS own_sum,
+        sum(value_time_sum) AS own_time_sum,
+        max(value_max) AS own_max,
+        max(latest) AS own_latest,
+        uniqExactMergeState(uniques) AS own_uniques
     FROM
     (
         SELECT
@@ -47,8 +47,8 @@ FROM
         WHERE account = {account:String}
           AND feature_id = {feature:String}
           AND ({customer:String} = '' OR external_customer_id = {customer:String})
-          AND toUnixTimestamp(span) >= {start:Int64} / 1000
-          AND toUnixTimestamp(span) < {end:Int64} / 1000
+          AND toUnixTimestamp(span) >= intDiv({start:Int64}, 1000)
+          AND toUnixTimestamp(span) < intDiv({end:Int64}, 1000)
           AND is_whole(toInt64(toUnixTimestamp(span)) * 1000, toInt64(toUnixTimestamp(span)) * 1000 + {grain:Int64} * 1000 - 1)
         UNION ALL
         SELECT

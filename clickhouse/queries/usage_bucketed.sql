@@ -32,8 +32,8 @@ FROM
         WHERE account = {account:String}
           AND feature_id = {feature:String}
           AND ({customer:String} = '' OR external_customer_id = {customer:String})
-          AND toUnixTimestamp(span) >= {start:Int64} / 1000
-          AND toUnixTimestamp(span) < {end:Int64} / 1000
+          AND toUnixTimestamp(span) >= intDiv({start:Int64}, 1000)
+          AND toUnixTimestamp(span) < intDiv({end:Int64}, 1000)
           AND is_whole(toInt64(toUnixTimestamp(span)) * 1000, toInt64(toUnixTimestamp(span)) * 1000 + {grain:Int64} * 1000 - 1)
         UNION ALL
         SELECT

@@ -1,0 +1,147 @@
+"""Matching: what an accepted event counts for, by the catalog at the block's version. Pure."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from schemas.catalog import Aggregation, Feature, Window
+from schemas.value import canonical, number
+from schemas.verdict import Verdict, Warn
+
+NUMERIC = frozenset(
+    {
+        Aggregation.SUM,
+        Aggregation.AVG,
+        Aggregation.SUM_WITH_MULTIPLIER,
+        Aggregation.MAX,
+        Aggregation.WEIGHTED_SUM,
+    }
+)
+HOUR = 3600
+GRAINS = {Window.MINUTE: 60, Window.MIN_15: 900, Window.MIN_30: 900}
+"""Seconds of a state's span for small buckets: 15 minutes fit zones with :30 and :45 as well."""
+ZERO = bytes(16)
+
+
+class Match(NamedTuple):
+    """What became of one event.
+
+    value    value * 10^18 as 16 bytes, little-endian, two's complement.
+    text     Canonical text for COUNT_UNIQUE, and for LATEST when the value is a text.
+    group    "=" and the canonical text of the group of a bucketed MAX; empty without one.
+    """
+
+    verdict: Verdict
+    detail: str = ""
+    warnings: tuple[Warn, ...] = ()
+    value: bytes = ZERO
+    text: str = ""
+    is_text: bool = False
+    group: str = ""
+
+
+COUNTED = Match(Verdict.COUNTED)
+
+
+@lru_cache(maxsize=1 << 16)
+def _numeric(raw: bytes, field: str) -> Match:
+    """The match of a numeric property by its JSON text."""
+    read = number(raw)
+    if read.verdict is not Verdict.COUNTED:
+        return Match(read.verdict, f"{field} is {_shown(raw)}")
+    return Match(
+        Verdict.COUNTED,
+        warnings=read.warnings,
+        value=read.scaled.to_bytes(16, "little", signed=True),
+    )
+
+
+def _shown(raw: bytes) -> str:
+    text = raw[:80].decode("utf-8", "replace")
+    return text if len(raw) <= 80 else f"{text}…"
+
+
+class Matcher:
+    """Matches the events of one feature: made once a feature, used for whole groups of events."""
+
+    def __init__(self, feature: Feature) -> None:
+        self.feature = feature
+        self.grain = GRAINS.get(feature.bucket_size, HOUR) if feature.bucket_size else HOUR
+        names = dict.fromkeys(key for key, _ in feature.filters)
+        for name in (feature.field, feature.group_by):
+            if name is not None:
+                names[name] = None
+        self._names = list(names)
+        if self._names:
+            needed = msgspec.defstruct(
+                "Needed",
+                [(f"p{i}", Raw | UnsetType, UNSET) for i in range(len(self._names))],
+                rename={f"p{i}": name for i, name in enumerate(self._names)},
+                gc=False,
+            )
+            self._decoder: Any = msgspec.json.Decoder(list[needed])  # type: ignore[valid-type]
+
+    def match(self, properties: Sequence[bytes]) -> list[Match] | Match:
+        """The match of each event by its properties' JSON text (empty: none); one for all alike."""
+        if not self._names:
+            return COUNTED
+        rows = self._decoder.decode(b"[" + b",".join([p or b"{}" for p in properties]) + b"]")
+        feature = self.feature
+        if not feature.filters and feature.group_by is None and feature.aggregation in NUMERIC:
+            field = feature.field or ""
+            missing = self._missing(field)
+            return [missing if row.p0 is UNSET else _numeric(bytes(row.p0), field) for row in rows]
+        slots = {name: f"p{i}" for i, name in enumerate(self._names)}
+        return [self._match_one(row, slots) for row in rows]
+
+    def _missing(self, field: str) -> Match:
+        return Match(Verdict.MISSING_PROPERTY, f"{field} is missing")
+
+    def _match_one(self, row: Any, slots: dict[str, str]) -> Match:
+        feature = self.feature
+        for key, values in feature.filters:
+            raw = getattr(row, slots[key])
+            if raw is UNSET:
+                return Match(Verdict.FILTERED, f"{key} is missing")
+            text = canonical(bytes(raw))
+            no_text = text.verdict is Verdict.WRONG_TYPE and not text.text
+            if no_text or text.text not in values:
+                return Match(Verdict.FILTERED, f"{key} is {_shown(bytes(raw))}")
+        if feature.field is None:
+            return COUNTED
+        raw = getattr(row, slots[feature.field])
+        if raw is UNSET:
+            return self._missing(feature.field)
+        match = self._value(bytes(raw))
+        if feature.group_by is None or match.verdict is not Verdict.COUNTED:
+            return match
+        group = getattr(row, slots[feature.group_by])
+        if group is UNSET:
+            return match
+        text = canonical(bytes(group))
+        return match._replace(group="=" + (text.text or _group_text(text, bytes(group))))
+
+    def _value(self, raw: bytes) -> Match:
+        field = self.feature.field or ""
+        if self.feature.aggregation in NUMERIC:
+            return _numeric(raw, field)
+        text = canonical(raw)
+        if self.feature.aggregation is Aggregation.LATEST and not text.is_text:
+            return _numeric(raw, field)
+        if text.verdict is not Verdict.COUNTED:
+            return Match(text.verdict, f"{field} is {_shown(raw)}")
+        return Match(Verdict.COUNTED, text=text.text, is_text=text.is_text)
+
+
+def _group_text(text: Any, raw: bytes) -> str:
+    """The group of a value without canonical text (an object, null): its JSON text."""
+    return "" if text.is_text else raw.decode()
+
+
+@lru_cache(maxsize=4096)
+def matcher(feature: Feature) -> Matcher:
+    """The matcher of a feature, made once."""
+    return Matcher(feature)
