@@ -73,9 +73,12 @@ class Children:
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
+            handler = signal.getsignal(number)
+            if handler is signal.SIG_IGN:  # as nohup asks
+                continue
             with contextlib.suppress(ValueError, RuntimeError):  # not the main thread: no signals
-                self._replaced[number] = signal.getsignal(number)
                 loop.add_signal_handler(number, self._on_signal)
+                self._replaced[number] = handler
         return self
 
     async def __aexit__(

@@ -4,6 +4,7 @@ What it keeps lies in `<data_dir>/clickhouse` and survives restarts and kill -9.
 """
 
 import os
+import signal
 import socket
 import sys
 
@@ -15,7 +16,7 @@ from local_stack.errors import PortTaken
 from local_stack.ports import HOST, require_free
 from local_stack.settings import StackSettings
 
-DRAIN_S = 8  # how long running queries may take to end after SIGTERM
+DRAIN_S = 5  # how long running queries may take to end after SIGTERM
 
 
 def clickhouse_child(settings: StackSettings) -> Child:
@@ -77,6 +78,8 @@ def _serve(settings: StackSettings, listener: socket.socket) -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=DRAIN_S,
     )
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it is done,
+        signal.signal(number, lambda *_: None)  # and the engine is still to be closed
     uvicorn.Server(config).run(sockets=[listener])
     app.close()
     engine.close()

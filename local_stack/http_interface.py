@@ -199,6 +199,10 @@ class HttpInterface:
     def _query(self, request: Request, body: "Body") -> Query:
         """The query that a request and its body make."""
         insert, sql = body.insert, body.sql
+        if request.flag("compress"):
+            raise engine_error(
+                48, "compress=1 is not served; use enable_http_compression=1", "NOT_IMPLEMENTED"
+            )
         if not sql.strip():
             raise engine_error(62, "Syntax error: empty query", "SYNTAX_ERROR")
         default_format = request.args.get("default_format") or request.headers.get(

@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from local_stack.children import Child, Children
-from local_stack.clickhouse import clickhouse_child, clickhouse_url, run_clickhouse
+from local_stack.clickhouse import DRAIN_S, clickhouse_child, clickhouse_url, run_clickhouse
 from local_stack.errors import ChildFailed, FolderTaken, PortTaken
 from local_stack.kafka import kafka_child
 from local_stack.ports import HOST
@@ -71,6 +71,30 @@ async def test_the_engine_comes_back_after_kill_9_with_its_data(tmp_path: Path) 
             run_clickhouse(settings.model_copy(update={"clickhouse_port": 0}))
         last = children.pids()["clickhouse"]
     assert await gone(last)
+
+
+@pytest.mark.clickhouse
+async def test_sigterm_lets_a_running_insert_end_and_kills_what_takes_longer(
+    tmp_path: Path,
+) -> None:
+    settings = stack_settings(tmp_path)
+    url = clickhouse_url(settings).rpartition("/")[0]
+    told: list[str] = []
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as http:
+        async with Children(tmp_path / "logs", told.append) as children:
+            await children.start(clickhouse_child(settings))
+            await http.post("/", content="CREATE TABLE t (a UInt64) ENGINE = Log")
+            sql = "INSERT INTO t SELECT number + sleepEachRow(0.2) FROM numbers(8)"
+            short = asyncio.create_task(http.post("/", content=sql))
+            sql = "SELECT sleepEachRow(1) FROM numbers(600) SETTINGS max_block_size = 1 FORMAT Null"
+            endless = asyncio.create_task(http.post("/", content=sql))
+            await asyncio.sleep(0.5)
+            started = time.monotonic()
+        assert time.monotonic() - started < DRAIN_S + 3
+        assert (await short).status_code == 200
+        (answer,) = await asyncio.gather(endless, return_exceptions=True)
+        assert isinstance(answer, httpx.TransportError) or answer.status_code == 500
+        assert told == []
 
 
 @pytest.mark.kafka
