@@ -190,7 +190,9 @@ class HttpInterface:
 
     def _settings_before(self, connection: Any, query: Query) -> str:
         """A SET that gives a session back the settings that a request changes for itself alone."""
-        names = {name: "" for name in query.settings}
+        names = query.settings.keys() - {"database", "log_comment"}  # every request sets these
+        if not names:
+            return ""
         listed = ", ".join(f"'{name}'" for name in names if name.isidentifier())
         sql = f"SELECT name, value FROM system.settings WHERE name IN ({listed or 'NULL'})"  # noqa: S608 identifiers only
         rows = json.loads(connection.query(sql, "JSONCompact").bytes())["data"]
