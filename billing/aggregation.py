@@ -68,12 +68,13 @@ class Quantity:
 
     @property
     def shown(self) -> Decimal | None:
-        """The value with at most 18 places, half up, and without trailing zeros."""
+        """The value without trailing zeros; a quotient with at most 18 places, half up."""
         value = self.value
+        if value is not None and self.denominator != 1:
+            value = _SHOWN.quantize(value, _QUANTUM)
         if value is None:
             return None
-        rounded = _SHOWN.quantize(value, _QUANTUM)
-        return rounded.normalize(_SHOWN) if rounded else ZERO
+        return value.normalize(_SHOWN) if value else ZERO
 
     @classmethod
     def of(cls, number: Decimal | int) -> Self:

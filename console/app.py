@@ -12,9 +12,10 @@ from starlette.routing import BaseRoute
 from catalog.database import Catalog
 from catalog.follower import Follower
 from catalog.migrations import migrate
-from console import api_keys, customers, features, meters
+from console import api_keys, customers, features, meters, usage
 from console.routing import EXCEPTION_HANDLERS
 from console.settings import Settings
+from console.store import Store
 
 
 class State(TypedDict):
@@ -23,11 +24,18 @@ class State(TypedDict):
     settings: Settings
     catalog: Catalog
     follower: Follower
+    store: Store
 
 
 def routes() -> list[BaseRoute]:
     """Every route of the console; each checks its key itself, so another app may serve them too."""
-    return [*features.routes(), *meters.routes(), *customers.routes(), *api_keys.routes()]
+    return [
+        *features.routes(),
+        *meters.routes(),
+        *customers.routes(),
+        *api_keys.routes(),
+        *usage.routes(),
+    ]
 
 
 @asynccontextmanager
@@ -38,13 +46,15 @@ async def running(settings: Settings) -> AsyncIterator[State]:
     follower = Follower(catalog)
     await asyncio.to_thread(follower.refresh)
     following = asyncio.create_task(follower.follow(settings.catalog_refresh_s))
+    store = Store(settings.clickhouse_url)
     try:
-        yield State(settings=settings, catalog=catalog, follower=follower)
+        yield State(settings=settings, catalog=catalog, follower=follower, store=store)
     finally:
         following.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await following
         await asyncio.to_thread(catalog.close)
+        store.close()
 
 
 def create_app(settings: Settings) -> Starlette:

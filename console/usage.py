@@ -1,0 +1,196 @@
+"""/v1/events/usage: how much of an event name or a feature was used, for any range of time."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import msgspec
+from sqlalchemy.orm import Session
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from billing.aggregation import Quantity, plain
+from billing.usage import Usage
+from billing.windows import WINDOWS_MAX, Span, TooManyWindows, to_datetime, to_ms, windows
+from catalog import customers, features
+from catalog.follower import Follower
+from console.calls import body_as, json_answer, look
+from console.routing import Resource, caller, reads
+from console.store import Store
+from schemas.catalog import CustomerSearch, Feature, FeatureSearch, Reset, Status
+from schemas.errors import InvalidRequest, NotFound, shown
+from schemas.usage import MeterUsageRequest, Range, UsageRequest
+
+DEFAULT_RANGE = timedelta(days=7)
+_AD_HOC = ""
+
+
+async def get_usage(request: Request) -> Response:
+    """POST /v1/events/usage: a name's events that are no duplicates, by the request's definition.
+
+    Raises InvalidRequest (400), NotFound (404), ServiceUnavailable (503).
+    """
+    wish = await body_as(UsageRequest, request)
+    asked = Feature(
+        id=_AD_HOC,
+        meter_id=_AD_HOC,
+        account=caller(request).account,
+        event_name=wish.event_name,
+        aggregation=wish.aggregation_type,
+        field=wish.property_name if wish.aggregation_type != "COUNT" else None,
+        multiplier=wish.multiplier,
+        bucket_size=wish.bucket_size,
+        group_by=wish.group,
+        filters=wish.conditions,
+        reset_usage=Reset.BILLING_PERIOD,
+        status=Status.PUBLISHED,
+        created_version=0,
+        version=0,
+    )
+    known = await look(request, _features_of_name, request.state.follower, wish.event_name)
+    if len(known) == 1 and known[0].active and _definition(known[0]) == _definition(asked):
+        asked = msgspec.structs.replace(known[0], reset_usage=Reset.BILLING_PERIOD)
+    return await _answer(request, wish, asked, ())
+
+
+async def get_meter_usage(request: Request) -> Response:
+    """POST /v1/events/usage/meter: a feature's usage, by its filters and the request's, and reset.
+
+    Raises InvalidRequest (400), NotFound (404), ServiceUnavailable (503).
+    """
+    wish = await body_as(MeterUsageRequest, request)
+    feature = await look(request, _feature_of_meter, request.state.follower, wish.meter_id)
+    if wish.bucket_size not in (None, feature.bucket_size):
+        detail = "bucket_size is fixed by the meter: leave it out"
+        raise InvalidRequest.at("/bucket_size", "not_allowed", detail)
+    return await _answer(request, wish, feature, wish.conditions)
+
+
+async def _answer(
+    request: Request,
+    wish: Range,
+    feature: Feature,
+    conditions: tuple[tuple[str, frozenset[str]], ...],
+) -> Response:
+    """Read the usage on a thread and lay it out."""
+    customer = await look(request, _customer, wish)
+    zone = ZoneInfo(wish.timezone or customer.zone)
+    until = wish.end_time or datetime.now(UTC)
+    start, end = to_ms(wish.start_time or until - DEFAULT_RANGE), to_ms(until)
+    if not 0 <= start < end:
+        detail = "start_time has to be at least a millisecond before end_time, and not before 1970"
+        raise InvalidRequest.at("/start_time", "out_of_range", detail)
+    spans = _windows(wish, start, end, zone)
+    usage = Usage(feature, customer.external_id, zone, conditions)
+    store: Store = request.state.store
+
+    def read() -> tuple[Quantity, list[Quantity]]:
+        with store.reading() as client:
+            total = usage.total(client, start, end)
+            return total, usage.windows(client, spans) if spans else []
+
+    total, parts = await asyncio.to_thread(read)
+    results = [
+        {"window_size": to_datetime(span.label), **_shown(part)}
+        for span, part in zip(spans, parts, strict=True)
+    ]
+    return json_answer(
+        {
+            "event_name": feature.event_name,
+            "type": feature.aggregation,
+            **_shown(total),
+            "results": results,
+        }
+    )
+
+
+def _shown(quantity: Quantity) -> dict[str, Any]:
+    """A quantity as JSON: a number with all its digits, or null; a text beside it."""
+    value = quantity.shown
+    shown: dict[str, Any] = {"value": None if value is None else msgspec.Raw(plain(value).encode())}
+    return shown if quantity.text is None else shown | {"text": quantity.text}
+
+
+def _windows(wish: Range, start: int, end: int, zone: ZoneInfo) -> list[Span]:
+    if wish.window_size is None:
+        return []
+    try:
+        return windows(start, end, wish.window_size, zone, wish.billing_anchor)
+    except TooManyWindows:
+        detail = f"more than {WINDOWS_MAX} windows: use a longer window_size or a shorter range"
+        raise InvalidRequest.at("/window_size", "out_of_range", detail) from None
+
+
+def _definition(feature: Feature) -> tuple[object, ...]:
+    """What makes two features of one name count alike."""
+    return (
+        feature.aggregation,
+        feature.field,
+        feature.multiplier,
+        feature.bucket_size,
+        feature.group_by,
+        frozenset(feature.filters),
+    )
+
+
+class _Customer(NamedTuple):
+    external_id: str | None
+    zone: str
+
+
+def _customer(session: Session, account: str, wish: Range) -> _Customer:
+    """Whose usage is asked for, and the zone; a customer that nobody created yet is in UTC."""
+    external_id = wish.external_customer_id
+    if wish.customer_id is not None:
+        customer = customers.get(session, account, wish.customer_id)
+        if external_id not in (None, customer.external_id):
+            detail = f"customer_id {shown(wish.customer_id)} is another customer: send one of both"
+            raise InvalidRequest.at("/customer_id", "not_allowed", detail)
+        return _Customer(customer.external_id, customer.timezone or "UTC")
+    if external_id is None:
+        return _Customer(None, "UTC")
+    page = CustomerSearch(external_id=external_id, status="all")
+    found = customers.search(session, account, page).items
+    return _Customer(external_id, (found[0].timezone if found else None) or "UTC")
+
+
+def _features_of_name(
+    session: Session, account: str, follower: Follower, event_name: str
+) -> list[Feature]:
+    """Every feature that ever had an event name, archived ones included."""
+    return _features(session, account, follower, FeatureSearch(event_name=event_name, status="all"))
+
+
+def _feature_of_meter(session: Session, account: str, follower: Follower, meter_id: str) -> Feature:
+    """The feature of a meter, or of its own id, archived or not. Raises NotFound."""
+    for page in (
+        FeatureSearch(meter_ids=[meter_id], status="all"),
+        FeatureSearch(feature_ids=[meter_id], status="all"),
+    ):
+        found = _features(session, account, follower, page)
+        if found:
+            return found[0]
+    raise NotFound(
+        f"Meter {shown(meter_id)} not found", cure="send the id of a feature, or of its meter"
+    )
+
+
+def _features(
+    session: Session, account: str, follower: Follower, page: FeatureSearch
+) -> list[Feature]:
+    rows = features.search(session, account, page).items
+    if not rows:
+        return []
+    snapshot = follower.reach(max(row.version for row in rows))
+    found = (snapshot.feature(row.id) for row in rows)
+    return [feature for feature in found if feature is not None]
+
+
+def routes() -> list[BaseRoute]:
+    """The routes of usage."""
+    return [
+        Resource("/v1/events/usage", POST=reads(get_usage)),
+        Resource("/v1/events/usage/meter", POST=reads(get_meter_usage)),
+    ]
