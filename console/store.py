@@ -37,15 +37,15 @@ class Store:
         try:
             yield self._connected()
         except DatabaseError as error:
-            if error.code not in TOO_MUCH:
-                raise
-            raise InvalidRequest(
-                f"The answer takes {TOO_MUCH[error.code]}", cure="ask for a shorter range"
-            ) from error
-        except OperationalError as error:
-            raise ServiceUnavailable(
-                "The store is unavailable", cure="send the request again in a moment"
-            ) from error
+            if error.code in TOO_MUCH:
+                raise InvalidRequest(
+                    f"The answer takes {TOO_MUCH[error.code]}", cure="ask for a shorter range"
+                ) from error
+            if isinstance(error, OperationalError):
+                raise ServiceUnavailable(
+                    "The store is unavailable", cure="send the request again in a moment"
+                ) from error
+            raise
 
     def close(self) -> None:
         """Give the connections back."""
