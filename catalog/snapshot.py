@@ -62,6 +62,10 @@ class Snapshot:
         """A feature by its id, as it is now."""
         return self._features.get(feature_id)
 
+    def features(self) -> list[Feature]:
+        """Every account's features, archived ones too, as they are now."""
+        return list(self._features.values())
+
     def customer_status(self, account: str, external_id: str, version: int) -> CustomerStatus:
         """Whether a customer of this external id exists at a version up to our own."""
         turns = self._customers.get(account, _NOBODY).get(external_id)

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 from catalog.database import Catalog
 from catalog.follower import Follower
 from catalog.migrations import migrate
-from console import api_keys, customers, features, meters, usage
+from console import api_keys, customers, features, meters, sweep, usage
 from console.routing import EXCEPTION_HANDLERS
 from console.settings import Settings
 from console.store import Store
@@ -35,6 +35,7 @@ def routes() -> list[BaseRoute]:
         *customers.routes(),
         *api_keys.routes(),
         *usage.routes(),
+        *sweep.routes(),
     ]
 
 
@@ -47,12 +48,14 @@ async def running(settings: Settings) -> AsyncIterator[State]:
     await asyncio.to_thread(follower.refresh)
     following = asyncio.create_task(follower.follow(settings.catalog_refresh_s))
     store = Store(settings.clickhouse_url)
+    sweeping = asyncio.create_task(sweep.Sweep(settings, follower, store).run())
     try:
         yield State(settings=settings, catalog=catalog, follower=follower, store=store)
     finally:
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        for task in (following, sweeping):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
         await asyncio.to_thread(catalog.close)
         store.close()
 
