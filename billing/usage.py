@@ -22,7 +22,7 @@ from schemas.catalog import Feature, Reset
 from schemas.value import to_decimal
 from schemas.verdict import Verdict
 
-CUT_HOURS_MAX = 500
+CUT_HOURS_MAX = 200
 """Divided hours that a query names one by one; with more it looks through the whole range."""
 
 UTC = ZoneInfo("UTC")

@@ -54,7 +54,7 @@ class Runs(NamedTuple):
     """Cuts of a range, as runs of equal steps: the same for a minute's and a year's worth of them.
 
     A time t lies in the piece that starts at `first + (t - first) // step * step`, with the last
-    `first` that is not after t, and the `step` beside it.
+    `first` that is not after t, and the `step` beside it. A run ends with a whole step.
     """
 
     firsts: list[int]
@@ -118,13 +118,16 @@ def buckets(start: int, end: int, size: Window, zone: ZoneInfo) -> Runs:
         return runs_of([start, *inner], end)
     runs = Runs([], [])
     for since, until, offset in _stretches(start, end, zone):
-        first = _ceil(since + offset, fixed) - offset
-        if first > since:
-            runs.firsts.append(since)
-            runs.steps.append(min(first, until) - since)
-        if first < until:
-            runs.firsts.append(first)
-            runs.steps.append(fixed)
+        first = min(_ceil(since + offset, fixed) - offset, until)
+        last = until - (until - first) % fixed
+        for edge, following, step in (
+            (since, first, first - since),
+            (first, last, fixed),
+            (last, until, until - last),
+        ):
+            if edge < following:
+                runs.firsts.append(edge)
+                runs.steps.append(step)
     return runs
 
 

@@ -8,9 +8,7 @@
 WITH
     {firsts:Array(Int64)} AS firsts,
     {steps:Array(Int64)} AS steps,
-    (t -> roundDown(t, firsts) + intDiv(t - roundDown(t, firsts), transform(roundDown(t, firsts), firsts, steps, toInt64(1)))
-        * transform(roundDown(t, firsts), firsts, steps, toInt64(1))) AS piece,
-    ((first_ms, last_ms) -> first_ms >= {start:Int64} AND last_ms < {end:Int64} AND piece(first_ms) = piece(last_ms)) AS is_whole
+    {grain:Int64} * 1000 AS grain_ms
 SELECT
     piece_start,
     sum(own_count) OVER earlier AS event_count,
@@ -36,7 +34,10 @@ FROM
     FROM
     (
         SELECT
-            piece(toInt64(toUnixTimestamp(span)) * 1000) AS piece_start,
+            toInt64(toUnixTimestamp(span)) * 1000 AS at,
+            roundDown(at, firsts) AS first,
+            transform(first, firsts, steps, toInt64(1)) AS step,
+            first + intDiv(at - first, step) * step AS piece_start,
             event_count,
             value_sum,
             value_time_sum,
@@ -47,15 +48,18 @@ FROM
         WHERE account = {account:String}
           AND feature_id = {feature:String}
           AND ({customer:String} = '' OR external_customer_id = {customer:String})
-          AND toUnixTimestamp(span) >= intDiv({start:Int64}, 1000)
+          AND toUnixTimestamp(span) >= intDiv({start:Int64} + 999, 1000)
           AND toUnixTimestamp(span) < intDiv({end:Int64}, 1000)
-          AND is_whole(toInt64(toUnixTimestamp(span)) * 1000, toInt64(toUnixTimestamp(span)) * 1000 + {grain:Int64} * 1000 - 1)
+          AND at + grain_ms <= piece_start + step
         UNION ALL
         SELECT
-            piece(toUnixTimestamp64Milli(timestamp)) AS piece_start,
+            any(toUnixTimestamp64Milli(timestamp) AS at),
+            any(roundDown(at, firsts) AS first),
+            any(transform(first, firsts, steps, toInt64(1)) AS step),
+            first + intDiv(at - first, step) * step AS piece_start,
             count(),
             sum(CAST(value, 'Decimal(76, 18)')),
-            sum(CAST(value, 'Decimal(76, 18)') * toUnixTimestamp64Milli(timestamp)),
+            sum(CAST(value, 'Decimal(76, 18)') * at),
             max(value),
             max((timestamp, ingested_at, log_partition, log_offset, log_index, is_text, value, text)),
             uniqExactState(if(aggregation = 'COUNT_UNIQUE', text, NULL))
@@ -68,9 +72,7 @@ FROM
           AND ({all_hours:Bool} OR toStartOfHour(timestamp) IN {cut_hours:Array(DateTime('UTC'))})
           AND verdict = 'counted'
           AND feature_id = {feature:String}
-          AND NOT is_whole(
-              intDiv(toUnixTimestamp64Milli(timestamp), {grain:Int64} * 1000) * {grain:Int64} * 1000,
-              intDiv(toUnixTimestamp64Milli(timestamp), {grain:Int64} * 1000) * {grain:Int64} * 1000 + {grain:Int64} * 1000 - 1)
+          AND NOT (at - at % grain_ms >= piece_start AND at - at % grain_ms + grain_ms <= piece_start + step)
         GROUP BY piece_start
     )
     GROUP BY piece_start

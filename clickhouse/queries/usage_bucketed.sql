@@ -8,11 +8,7 @@ WITH
     {steps:Array(Int64)} AS steps,
     {bucket_firsts:Array(Int64)} AS bucket_firsts,
     {bucket_steps:Array(Int64)} AS bucket_steps,
-    (t -> roundDown(t, firsts) + intDiv(t - roundDown(t, firsts), transform(roundDown(t, firsts), firsts, steps, toInt64(1)))
-        * transform(roundDown(t, firsts), firsts, steps, toInt64(1))) AS piece,
-    (t -> roundDown(t, bucket_firsts) + intDiv(t - roundDown(t, bucket_firsts), transform(roundDown(t, bucket_firsts), bucket_firsts, bucket_steps, toInt64(1)))
-        * transform(roundDown(t, bucket_firsts), bucket_firsts, bucket_steps, toInt64(1))) AS bucket,
-    ((first_ms, last_ms) -> first_ms >= {start:Int64} AND last_ms < {end:Int64} AND piece(first_ms) = piece(last_ms) AND bucket(first_ms) = bucket(last_ms)) AS is_whole
+    {grain:Int64} * 1000 AS grain_ms
 SELECT
     piece_start,
     sum(event_count) AS event_count,
@@ -23,8 +19,13 @@ FROM
     FROM
     (
         SELECT
-            piece(toInt64(toUnixTimestamp(span)) * 1000) AS piece_start,
-            bucket(toInt64(toUnixTimestamp(span)) * 1000) AS bucket_start,
+            toInt64(toUnixTimestamp(span)) * 1000 AS at,
+            roundDown(at, firsts) AS first,
+            transform(first, firsts, steps, toInt64(1)) AS step,
+            first + intDiv(at - first, step) * step AS piece_start,
+            roundDown(at, bucket_firsts) AS bucket_first,
+            transform(bucket_first, bucket_firsts, bucket_steps, toInt64(1)) AS bucket_step,
+            bucket_first + intDiv(at - bucket_first, bucket_step) * bucket_step AS bucket_start,
             group_key,
             event_count,
             value_max
@@ -32,13 +33,18 @@ FROM
         WHERE account = {account:String}
           AND feature_id = {feature:String}
           AND ({customer:String} = '' OR external_customer_id = {customer:String})
-          AND toUnixTimestamp(span) >= intDiv({start:Int64}, 1000)
+          AND toUnixTimestamp(span) >= intDiv({start:Int64} + 999, 1000)
           AND toUnixTimestamp(span) < intDiv({end:Int64}, 1000)
-          AND is_whole(toInt64(toUnixTimestamp(span)) * 1000, toInt64(toUnixTimestamp(span)) * 1000 + {grain:Int64} * 1000 - 1)
+          AND at + grain_ms <= least(piece_start + step, bucket_start + bucket_step)
         UNION ALL
         SELECT
-            piece(toUnixTimestamp64Milli(timestamp)) AS piece_start,
-            bucket(toUnixTimestamp64Milli(timestamp)) AS bucket_start,
+            any(toUnixTimestamp64Milli(timestamp) AS at),
+            any(roundDown(at, firsts) AS first),
+            any(transform(first, firsts, steps, toInt64(1)) AS step),
+            first + intDiv(at - first, step) * step AS piece_start,
+            any(roundDown(at, bucket_firsts) AS bucket_first),
+            any(transform(bucket_first, bucket_firsts, bucket_steps, toInt64(1)) AS bucket_step),
+            bucket_first + intDiv(at - bucket_first, bucket_step) * bucket_step AS bucket_start,
             group_key,
             count(),
             max(value)
@@ -51,9 +57,8 @@ FROM
           AND ({all_hours:Bool} OR toStartOfHour(timestamp) IN {cut_hours:Array(DateTime('UTC'))})
           AND verdict = 'counted'
           AND feature_id = {feature:String}
-          AND NOT is_whole(
-              intDiv(toUnixTimestamp64Milli(timestamp), {grain:Int64} * 1000) * {grain:Int64} * 1000,
-              intDiv(toUnixTimestamp64Milli(timestamp), {grain:Int64} * 1000) * {grain:Int64} * 1000 + {grain:Int64} * 1000 - 1)
+          AND NOT (at - at % grain_ms >= greatest(piece_start, bucket_start)
+              AND at - at % grain_ms + grain_ms <= least(piece_start + step, bucket_start + bucket_step))
         GROUP BY piece_start, bucket_start, group_key
     )
     GROUP BY piece_start, bucket_start, group_key

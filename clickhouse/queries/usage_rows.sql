@@ -10,17 +10,18 @@ WITH
     {steps:Array(Int64)} AS steps,
     {bucket_firsts:Array(Int64)} AS bucket_firsts,
     {bucket_steps:Array(Int64)} AS bucket_steps,
-    (t -> roundDown(t, firsts) + intDiv(t - roundDown(t, firsts), transform(roundDown(t, firsts), firsts, steps, toInt64(1)))
-        * transform(roundDown(t, firsts), firsts, steps, toInt64(1))) AS piece,
-    (t -> roundDown(t, bucket_firsts) + intDiv(t - roundDown(t, bucket_firsts), transform(roundDown(t, bucket_firsts), bucket_firsts, bucket_steps, toInt64(1)))
-        * transform(roundDown(t, bucket_firsts), bucket_firsts, bucket_steps, toInt64(1))) AS bucket
+    toUnixTimestamp64Milli(timestamp) AS at,
+    roundDown(at, firsts) AS first,
+    transform(first, firsts, steps, toInt64(1)) AS step,
+    roundDown(at, bucket_firsts) AS bucket_first,
+    transform(bucket_first, bucket_firsts, bucket_steps, toInt64(1)) AS bucket_step
 SELECT
-    piece(toUnixTimestamp64Milli(timestamp)) AS piece_start,
-    bucket(toUnixTimestamp64Milli(timestamp)) AS bucket_start,
+    first + intDiv(at - first, step) * step AS piece_start,
+    bucket_first + intDiv(at - bucket_first, bucket_step) * bucket_step AS bucket_start,
     if({with_properties:Bool}, properties, '') AS properties_text,
     count() AS event_count,
-    sum(toInt128(toUnixTimestamp64Milli(timestamp))) AS time_sum,
-    max((toUnixTimestamp64Milli(timestamp), toUnixTimestamp64Milli(ingested_at), log_partition, log_offset, log_index)) AS last
+    sum(toInt128(at)) AS time_sum,
+    max((at, toUnixTimestamp64Milli(ingested_at), log_partition, log_offset, log_index)) AS last
 FROM events
 WHERE account = {account:String}
   AND event_name = {event_name:String}
@@ -29,7 +30,7 @@ WHERE account = {account:String}
   AND timestamp < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
   AND if({feature:String} = '',
       verdict NOT IN ('duplicate', 'marker', 'dead_letter')
-      AND toUnixTimestamp64Milli(timestamp) - toUnixTimestamp64Milli(ingested_at) <= 86400000,
+      AND at - toUnixTimestamp64Milli(ingested_at) <= 86400000,
       verdict = 'counted' AND feature_id = {feature:String})
   AND (event_id, block_epoch, block_offset, block_index) NOT IN
   (
