@@ -68,6 +68,47 @@ def _welcome(ready: up_command.Ready) -> Panel:
 
 
 @app.command()
+def demo(
+    data_dir: DataDir = Path(".tallylog"),
+    port: Port = 8080,
+    workers: Workers = 1,
+    leave: Annotated[
+        bool, typer.Option("--exit", help="End after the tables; status 0 only if all is right.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what came out as JSON, the rest to stderr.")
+    ] = False,
+) -> None:
+    """Start everything, send events of every kind, and show what became of them."""
+    from cli.demo.api import DemoFailed
+    from cli.demo.play import play, unless_stopped
+
+    console = err if as_json else out
+    options = up_command.Options(data_dir, port, workers)
+
+    async def stay() -> None:
+        async with up_command.running(options, console) as (ready, children):
+            if not leave and not as_json:
+                console.print(_welcome(ready))
+            try:
+                outcome = await unless_stopped(play(ready, console), children)
+            except DemoFailed as error:
+                err.print(f"[red]{error}")
+                raise typer.Exit(1) from None
+            if as_json:
+                out.print_json(data=outcome.document())
+            else:
+                outcome.show(console)
+            if leave:
+                raise typer.Exit(1 if outcome.wrong else 0)
+            console.print(f"Still here: {ready.base_url}. Ctrl-C stops everything.")
+            await children.wait()
+            console.print("Stopping …")
+
+    _run(stay())
+
+
+@app.command()
 def serve(port: Port = 8080, workers: Workers = 1) -> None:
     """Run gateway and console behind one port."""
     from cli.serve import run
