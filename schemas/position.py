@@ -29,7 +29,7 @@ class Point(NamedTuple):
 
     epoch: int
     offset: int
-    index: int
+    row: int
 
 
 def position(offset: int, index: int = 0) -> int:

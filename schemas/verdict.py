@@ -30,7 +30,8 @@ class Warn(StrEnum):
 
 CURES = {
     Verdict.COUNTED: "Counted.",
-    Verdict.DUPLICATE: "An event with this event_id was counted before: send a new id for new usage.",
+    Verdict.DUPLICATE: "An event with this event_id was counted before: "
+    "send a new id for new usage.",
     Verdict.UNKNOWN_EVENT_NAME: "No feature has this event name (it is case-sensitive): "
     "create the feature, and the event will be counted.",
     Verdict.FEATURE_ARCHIVED: "The feature of this name is archived: "

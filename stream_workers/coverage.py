@@ -25,7 +25,8 @@ def covers(spans: Spans, positions: npt.NDArray[np.uint64]) -> npt.NDArray[np.bo
     starts = np.array([start for start, _ in spans], dtype=np.uint64)
     stops = np.array([stop for _, stop in spans], dtype=np.uint64)
     at = np.searchsorted(starts, positions, side="right")
-    return (at > 0) & (positions < stops[np.maximum(at, 1) - 1])
+    inside: npt.NDArray[np.bool_] = (at > 0) & (positions < stops[np.maximum(at, 1) - 1])
+    return inside
 
 
 def add(spans: Spans, start: int, stop: int) -> Spans:

@@ -21,7 +21,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from catalog.database import Catalog, CatalogUnavailable
 from catalog.follower import Follower
 from schemas.block import encode
-from schemas.limits import MESSAGE_BYTES_MAX
+from schemas.limits import FUTURE_MS_MAX, MESSAGE_BYTES_MAX
 from schemas.position import Log
 from schemas.topics import (
     GATEWAY_EVENTS,
@@ -43,6 +43,8 @@ from stream_workers.topics import ensure_topics
 SOURCES = re.compile(
     f"^({re.escape(GATEWAY_EVENTS)}|{re.escape(RESENT)}|{re.escape(NATIVE_PREFIX)}.+)$"
 )
+_MOMENT = re.compile("[0-9]{1,13}")
+_ULID = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}")
 METADATA_MAX_AGE_MS = 2000
 POLL_MS = 200
 FLUSHES_MAX = 2
@@ -134,6 +136,8 @@ class _Run(ConsumerRebalanceListener):  # type: ignore[misc]
         self._producer = producer
         self._pace = Pace(packer._settings.blocks_per_s, packer._settings.linger_ms / 1000)
         self._starts: dict[tuple[int, Log], int] = {}
+        self._flushing = asyncio.Lock()
+        self._failure: BaseException | None = None
         self._unopened: list[TopicPartition] | None = None
         self._logs: dict[TopicPartition, Log] = {}
         self._gaps: dict[TopicPartition, str] = {}
@@ -143,13 +147,12 @@ class _Run(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Write and commit what was read before somebody else reads on."""
-        if self._logs:
+        if self._logs and self._failure is None:
             try:
                 await self._flush()
                 await self._settle()
             except KafkaError as error:
                 log.warning("blocks of revoked partitions start over: %r", error)
-                await self.cancel()
         self._forget()
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
@@ -160,7 +163,10 @@ class _Run(ConsumerRebalanceListener):  # type: ignore[misc]
     async def _open(self) -> None:
         """Check that each topic is the one that was committed on, and open new epochs if not."""
         tps, self._unopened = self._unopened, None
-        for tp, opened in (await open_epochs(self._consumer, tps or [])).items():
+        found = await open_epochs(self._consumer, tps or [])
+        if self._unopened is not None:
+            return  # assigned anew meanwhile: these seeks are void
+        for tp, opened in found.items():
             self._logs[tp] = Log(tp.topic, opened.epoch, tp.partition)
             if opened.gap is not None:
                 self._gaps[tp] = opened.gap
@@ -170,7 +176,7 @@ class _Run(ConsumerRebalanceListener):  # type: ignore[misc]
     def _forget(self) -> None:
         self._logs.clear()
         self._gaps.clear()
-        self._starts.clear()
+        self._starts = {}  # a flush under way goes on with its own
         self._reached.clear()
         self._pool = Pool()
 
@@ -178,7 +184,7 @@ class _Run(ConsumerRebalanceListener):  # type: ignore[misc]
         """Read, gather and flush until told to stop, then write what is left."""
         while not self._packer._stopping.is_set():
             await self._raise_failures()
-            if self._unopened is not None:
+            while self._unopened is not None:
                 await self._open()
             wait_ms = POLL_MS if not len(self._pool) else self._pace.wait_ms()
             batches = await self._consumer.getmany(timeout_ms=wait_ms)
@@ -194,25 +200,33 @@ class _Run(ConsumerRebalanceListener):  # type: ignore[misc]
         source = self._logs.get(tp)
         if source is None:
             return  # not opened yet: read again after its seek; or of an assignment that is over
-        if tp in self._gaps:
-            first = _record(source, records[0], _account_of(tp.topic, {}))
-            self._pool.note_gap(first, self._gaps.pop(tp))
         resolve = self._packer._follower.snapshot.external_id_of
         for record in records:
             if tp.topic == RESENT:
                 self._pool.add_resent(_record(source, record, ""))
             else:
-                headers = {key: value.decode() for key, value in record.headers if value}
+                headers = _headers(record)
                 account = _account_of(tp.topic, headers)
                 self._pool.add(_record(source, record, account, headers), resolve)
+            if tp in self._gaps:
+                first = _record(source, record, _account_of(tp.topic, _headers(record)))
+                self._pool.note_gap(first, self._gaps.pop(tp))
         self._reached[tp] = Bookmark.after(source.epoch, records[-1])
         RECORDS.inc(len(records))
 
     async def _flush(self) -> None:
-        """Cut the pool into blocks and send them; at most two flushes are under way."""
-        if not self._reached and not len(self._pool):
-            return
-        pool, reached = self._pool, self._reached
+        """Cut the pool into blocks and send them; at most two flushes are under way.
+
+        After a failure nothing more is sent or committed: what failed comes before it. A flush at
+        a rebalance waits for the one at hand.
+        """
+        async with self._flushing:
+            await self._raise_failures()
+            if self._reached or len(self._pool):
+                await self._cut_and_send()
+
+    async def _cut_and_send(self) -> None:
+        pool, reached, starts = self._pool, self._reached, self._starts
         self._pool, self._reached = Pool(), {}
         started = time.monotonic()
         version = await self._catalog_version()
@@ -222,7 +236,7 @@ class _Run(ConsumerRebalanceListener):  # type: ignore[misc]
             self._packer._partitions,
             epoch=settings.block_epoch,
             catalog_version=version,
-            starts=self._starts,
+            starts=starts,
         )
         for partition, block in blocks:
             value = encode(block)
@@ -244,16 +258,20 @@ class _Run(ConsumerRebalanceListener):  # type: ignore[misc]
         started: float,
     ) -> None:
         """Wait for the flush before this one and for our own acknowledgements, then commit."""
-        if before is not None:
-            await asyncio.shield(before)
-        await asyncio.gather(*sends)
-        if reached:
-            await self._consumer.commit(
-                {
-                    tp: OffsetAndMetadata(bookmark.offset + 1, bookmark.to_text())
-                    for tp, bookmark in reached.items()
-                }
-            )
+        try:
+            if before is not None:
+                await asyncio.shield(before)
+            await asyncio.gather(*sends)
+            if reached:
+                await self._consumer.commit(
+                    {
+                        tp: OffsetAndMetadata(bookmark.offset + 1, bookmark.to_text())
+                        for tp, bookmark in reached.items()
+                    }
+                )
+        except BaseException as error:
+            self._failure = self._failure or error
+            raise
         FLUSH_SECONDS.observe(time.monotonic() - started)
 
     async def _catalog_version(self) -> int:
@@ -271,6 +289,8 @@ class _Run(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def _raise_failures(self) -> None:
         """Forget the flushes that are done; raise what one of them failed with."""
+        if self._failure is not None:
+            raise self._failure
         while self._flushes and self._flushes[0].done():
             await self._flushes.pop(0)
 
@@ -281,6 +301,7 @@ class _Run(ConsumerRebalanceListener):  # type: ignore[misc]
 
     async def cancel(self) -> None:
         """Give up on the flushes under way: the next run starts from the commit."""
+        self._failure = self._failure or KafkaError("this run is over")
         flushes, self._flushes = self._flushes, []
         for flush in flushes:
             flush.cancel()
@@ -294,15 +315,25 @@ def _account_of(topic: str, headers: dict[str, str]) -> str:
     return headers.get(HEADER_ACCOUNT, "")
 
 
+def _headers(record: ConsumerRecord) -> dict[str, str]:
+    """What the gateway says about its record; headers of native producers may be anything."""
+    if record.topic != GATEWAY_EVENTS:
+        return {}
+    return {key: value.decode("ascii", "replace") for key, value in record.headers if value}
+
+
 def _record(
     source: Log, record: ConsumerRecord, account: str, headers: dict[str, str] | None = None
 ) -> Record:
-    stamp = record.timestamp if record.timestamp > 0 else int(time.time() * 1000)
-    received_at, first_id = stamp, None
-    if source.topic == GATEWAY_EVENTS and headers is not None:
+    now = int(time.time() * 1000)
+    received_at = record.timestamp if 0 < record.timestamp <= now + FUTURE_MS_MAX else now
+    first_id = None
+    if headers:
         given = headers.get(HEADER_RECEIVED_AT, "")
-        received_at = int(given) if given.isdigit() else stamp
-        first_id = headers.get(HEADER_FIRST_ID)
+        if _MOMENT.fullmatch(given):
+            received_at = int(given)
+        given = headers.get(HEADER_FIRST_ID, "")
+        first_id = given if _ULID.fullmatch(given) else None
     return Record(source, record.offset, account, received_at, record.value, first_id)
 
 

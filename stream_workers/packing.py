@@ -4,27 +4,29 @@ A Pool gathers what was read in columns; `cut` regroups it by claim key into one
 partition. The record is the unit on the way in, the block on the way out, never the event.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from msgspec import UNSET
 
 from schemas import resent
 from schemas.block import COLUMNS, RESENT_COLUMNS, VERSION, Block, DeadLetter, ipc
-from schemas.event import Event, Unreadable, read, texts
+from schemas.event import ABSENT, Event, Reading, Unreadable, read, texts
 from schemas.ids import event_id_at, native_event_id
 from schemas.limits import BLOCK_BYTES_MAX, BODY_BYTES_MAX
 from schemas.position import INDEX_MASK, Log, Range, position
 from schemas.resent import Resent
 
+DIGEST_BYTES = 32
 KEY_BYTES = 16
+"""The key of a claim: half of the SHA-256 over account, NUL and event_id, as ClickHouse has it in
+`substring(SHA256(concat(account, '\\0', event_id)), 1, 16)`."""
 ROW_BYTES = 160
 """What an event weighs in a block besides its properties, roughly."""
 DEAD_LETTER_BYTES_MAX = 12 << 20
@@ -51,26 +53,9 @@ class Record:
     first_id: str | None = None
 
 
-def claim_key(account: str, event_id: str) -> bytes:
-    """The key of a claim: 128 bits of SHA-256 over account, NUL and event_id.
-
-    ClickHouse computes the same: `substring(SHA256(concat(account, '\\0', event_id)), 1, 16)`.
-    """
-    return sha256(f"{account}\0{event_id}".encode()).digest()[:KEY_BYTES]
-
-
-def content_crc(
-    event_name: str, customer: str, source: str, properties: bytes, timestamp: int | None
-) -> int:
-    """A checksum of what the client sent, before defaults; equal content has an equal one."""
-    head = crc32(f"{event_name}\0{customer}\0{source}\0".encode())
-    return crc32(properties, head) ^ ((timestamp or 0) & 0xFFFFFFFF)
-
-
-def partitions_of(keys: list[bytes], count: int) -> npt.NDArray[np.uint32]:
-    """The block partition of each key: its first four bytes, little-endian, modulo `count`."""
-    table = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), KEY_BYTES)
-    heads = np.ascontiguousarray(table[:, :4]).view("<u4").ravel()
+def partitions_of(keys: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint32]:
+    """The block partition of each key (rows of 16 bytes): its first four, little-endian, modulo."""
+    heads = np.ascontiguousarray(keys[:, :4]).view("<u4").ravel()
     return (heads % np.uint32(count)).astype(np.uint32)
 
 
@@ -81,14 +66,13 @@ class Pool:
     logs: dict[Log, int] = field(default_factory=dict)
     stops: dict[Log, int] = field(default_factory=dict)
     weight: int = 0
-    _keys: list[bytes] = field(default_factory=list)
-    _contents: list[int] = field(default_factory=list)
+    _digests: list[bytes] = field(default_factory=list)  # SHA-256; its first half is the key
+    _contents: list[int] = field(default_factory=list)  # CRC of the properties
     _accounts: list[str] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
     _customers: list[str] = field(default_factory=list)
     _ids: list[str] = field(default_factory=list)
-    _times: list[int] = field(default_factory=list)
-    _given: list[bool] = field(default_factory=list)
+    _times: list[npt.NDArray[np.int64]] = field(default_factory=list)  # ABSENT where not given
     _ingested: list[int] = field(default_factory=list)
     _sources: list[str] = field(default_factory=list)
     _properties: list[bytes] = field(default_factory=list)
@@ -96,10 +80,9 @@ class Pool:
     _positions: list[int] = field(default_factory=list)
     _resent: dict[int, Resent] = field(default_factory=dict)
     _dead: list[tuple[int, DeadLetter]] = field(default_factory=list)  # (events before it, letter)
-    _heads: dict[tuple[str, str | None, str | None], int] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self._keys) + len(self._dead)
+        return len(self._digests) + len(self._dead)
 
     def names(self) -> set[tuple[str, str]]:
         """The (account, event name) pairs in the pool."""
@@ -124,10 +107,18 @@ class Pool:
         except Unreadable as error:
             self._bury(record, log, 0, error.flaw.code, error.flaw.detail, value or b"")
             return
+        if any(e is None or e.external_customer_id is None for e in reading.events):
+            self._add_one_by_one(record, log, reading, resolve)
+        else:
+            events = cast(list[Event], reading.events)
+            indexes = range(len(events))
+            self._extend(record, log, events, indexes, reading.times, reading.properties)
+
+    def _add_one_by_one(self, record: Record, log: int, reading: Reading, resolve: Resolve) -> None:
+        """Take in, in order, the good events of a record, and bury the others."""
         flaws = {flaw.index: flaw for flaw in reading.flaws}
-        elements = texts(value) if flaws else []
-        events: list[tuple[int, Event, int | None]] = []
-        for index, (event, time) in enumerate(zip(reading.events, reading.times, strict=True)):
+        elements = texts(record.value or b"")
+        for index, event in enumerate(reading.events):
             if event is None:
                 flaw = flaws[index]
                 self._bury(record, log, index, flaw.code, flaw.detail, elements[index])
@@ -136,12 +127,11 @@ class Pool:
                 external = resolve(record.account, event.customer_id or "")
                 if external is None:
                     detail = f"no customer has the id {event.customer_id!r}"
-                    text = (elements or texts(value))[index]
-                    self._bury(record, log, index, "unknown_customer_id", detail, text)
+                    self._bury(record, log, index, "unknown_customer_id", detail, elements[index])
                     continue
                 event.external_customer_id = external
-            events.append((index, event, time))
-        self._extend(record, log, events)
+            times, properties = reading.times[index : index + 1], reading.properties[index]
+            self._extend(record, log, [event], [index], times, [properties])
 
     def note_gap(self, first: Record, gap: str) -> None:
         """Set aside, as a dead letter without bytes, that the log before `first` was lost."""
@@ -150,7 +140,7 @@ class Pool:
         place = position(first.offset, INDEX_MASK)
         self._dead.append(
             (
-                len(self._keys),
+                len(self._digests),
                 DeadLetter(first.account, log, place, first.received_at, code, detail, b""),
             )
         )
@@ -169,54 +159,45 @@ class Pool:
         letter = DeadLetter(
             record.account, log, place, record.received_at, code, detail, bytes(content)
         )
-        self._dead.append((len(self._keys), letter))
+        self._dead.append((len(self._digests), letter))
         self.weight += ROW_BYTES + len(content)
 
     def _extend(
-        self, record: Record, log: int, events: list[tuple[int, Event, int | None]]
+        self,
+        record: Record,
+        log: int,
+        events: list[Event],
+        indexes: Sequence[int],
+        times: npt.NDArray[np.int64],
+        properties: list[bytes],
     ) -> None:
         """Append the columns of a record's events: one comprehension a column."""
-        account, received_at, offset = record.account, record.received_at, record.offset
-        if record.first_id is not None:
-            first_id = record.first_id
-            ids = [e.event_id or event_id_at(first_id, i) for i, e, _ in events]
-        else:
-            topic, epoch, partition = record.log.topic, record.log.epoch, record.log.partition
-            ids = [
-                e.event_id or native_event_id(topic, epoch, partition, offset, i)
-                for i, e, _ in events
-            ]
-        start = sha256(f"{account}\0".encode())
-        keys = self._keys
-        for event_id in ids:
-            digest = start.copy()
-            digest.update(event_id.encode())
-            keys.append(digest.digest()[:KEY_BYTES])
-        properties = [b"" if e.properties is UNSET else bytes(e.properties) for _, e, _ in events]
-        heads = self._heads
-        if len(heads) > 1 << 16:
-            heads.clear()
-        contents = self._contents
-        for (_, event, time), text in zip(events, properties, strict=True):
-            who = (event.event_name, event.external_customer_id, event.source)
-            head = heads.get(who)
-            if head is None:
-                text_head = f"{who[0]}\0{who[1]}\0{who[2] or ''}\0"
-                head = heads[who] = crc32(text_head.encode())
-            contents.append(crc32(text, head) ^ ((time or 0) & 0xFFFFFFFF))
         count = len(events)
-        self._accounts += [account] * count
-        self._names += [e.event_name for _, e, _ in events]
-        self._customers += [e.external_customer_id or "" for _, e, _ in events]
-        self._ids += ids
-        self._times += [received_at if time is None else time for _, _, time in events]
-        self._given += [time is not None for _, _, time in events]
-        self._ingested += [received_at] * count
-        self._sources += [e.source or "" for _, e, _ in events]
+        ids = [event.event_id for event in events]
+        if None in ids:
+            ids = [i or _made_id(record, n) for i, n in zip(ids, indexes, strict=True)]
+        given = cast(list[str], ids)
+        fresh = sha256(f"{record.account}\0".encode()).copy
+        digests = self._digests
+        for event_id in given:
+            digest = fresh()
+            digest.update(event_id.encode())
+            digests.append(digest.digest())
+        names = [event.event_name for event in events]
+        customers = [cast(str, event.external_customer_id) for event in events]
+        sources = [event.source or "" for event in events]
+        self._contents += map(crc32, properties)
+        self._accounts += [record.account] * count
+        self._names += names
+        self._customers += customers
+        self._ids += given
+        self._times.append(times)
+        self._ingested += [record.received_at] * count
+        self._sources += sources
         self._properties += properties
         self._logs += [log] * count
-        first = position(offset)
-        self._positions += [first + index for index, _, _ in events]
+        first = position(record.offset)
+        self._positions += [first + index for index in indexes]
         self.weight += ROW_BYTES * count + sum(map(len, properties))
 
     def add_resent(self, record: Record) -> None:
@@ -230,19 +211,16 @@ class Pool:
             return
         for index, event in enumerate(events):
             text = event.properties.encode()
-            given = event.timestamp if event.timestamp_given else None
             self.logs.setdefault(event.home, len(self.logs))
-            self._resent[len(self._keys)] = event
-            self._keys.append(claim_key(event.account, event.event_id))
-            self._contents.append(
-                content_crc(event.event_name, event.external_customer_id, event.source, text, given)
-            )
+            self._resent[len(self._digests)] = event
+            self._digests.append(sha256(f"{event.account}\0{event.event_id}".encode()).digest())
+            self._contents.append(crc32(text))
             self._accounts.append(event.account)
             self._names.append(event.event_name)
             self._customers.append(event.external_customer_id)
             self._ids.append(event.event_id)
-            self._times.append(event.timestamp)
-            self._given.append(event.timestamp_given)
+            time = event.timestamp if event.timestamp_given else ABSENT
+            self._times.append(np.array([time], dtype=np.int64))
             self._ingested.append(event.ingested_at)
             self._sources.append(event.source)
             self._properties.append(text)
@@ -265,8 +243,9 @@ class Pool:
         at its beginning); it is moved on. A partition without events gets no block: what it missed
         is covered by its next one.
         """
-        batch = self._batch()
-        parts = partitions_of(self._keys, partitions) if self._keys else np.zeros(0, np.uint32)
+        keys = self._keys()
+        parts = partitions_of(keys, partitions)
+        batch = self._batch(keys)
         weights = np.array([len(text) + ROW_BYTES for text in self._properties], dtype=np.int64)
         logs = list(self.logs)
         for part in range(partitions):
@@ -308,19 +287,33 @@ class Pool:
             stops[log] = max(stops.get(log, 0), place + 1)
         return stops
 
-    def _batch(self) -> pa.RecordBatch:
+    def _keys(self) -> npt.NDArray[np.uint8]:
+        """The claim keys, a row of 16 bytes each."""
+        digests = np.frombuffer(b"".join(self._digests), dtype=np.uint8)
+        return np.ascontiguousarray(digests.reshape(-1, DIGEST_BYTES)[:, :KEY_BYTES])
+
+    def _batch(self, keys: npt.NDArray[np.uint8]) -> pa.RecordBatch:
         """Everything in the pool as one Arrow batch."""
+        times = np.concatenate(self._times) if self._times else np.zeros(0, np.int64)
+        given = times != ABSENT
+        ingested = np.array(self._ingested, dtype=np.int64)
+        names, sources = _encoded(self._names), _encoded(self._sources)
+        # What the client sent, before defaults: claims.sql computes the same.
+        contents = np.array(self._contents, dtype=np.uint32)
+        contents ^= np.fromiter(map(crc32, map(str.encode, self._customers)), np.uint32)
+        contents ^= _crc_each(names) * np.uint32(3) ^ _crc_each(sources) * np.uint32(5)
+        contents ^= np.where(given, times, 0).astype(np.uint32)  # the low 32 bits
         columns: list[Any] = [
-            pa.array(self._keys, pa.binary(KEY_BYTES)),
-            pa.array(self._contents, pa.uint32()),
-            pa.array(self._accounts, pa.utf8()).dictionary_encode(),
-            pa.array(self._names, pa.utf8()).dictionary_encode(),
+            pa.Array.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, pa.py_buffer(keys)]),
+            pa.array(contents),
+            _encoded(self._accounts),
+            names,
             pa.array(self._customers, pa.utf8()),
             pa.array(self._ids, pa.utf8()),
-            pa.array(np.array(self._times, dtype=np.int64)),
-            pa.array(np.array(self._given, dtype=bool)),
-            pa.array(np.array(self._ingested, dtype=np.int64)),
-            pa.array(self._sources, pa.utf8()).dictionary_encode(),
+            pa.array(np.where(given, times, ingested)),
+            pa.array(given),
+            pa.array(ingested),
+            sources,
             pa.array(self._properties, pa.binary()),
             pa.array(np.array(self._logs, dtype=np.uint16)),
             pa.array(np.array(self._positions, dtype=np.uint64)),
@@ -335,14 +328,33 @@ class Pool:
         """Home and superseded row of each event; an ordinary event is at home where it is read."""
         home_logs = np.array(self._logs, dtype=np.uint16)
         home_positions = np.array(self._positions, dtype=np.uint64)
-        epochs = np.zeros(len(self._keys), dtype=np.uint16)
-        offsets = np.full(len(self._keys), -1, dtype=np.int64)
-        indexes = np.zeros(len(self._keys), dtype=np.uint32)
+        epochs = np.zeros(len(self._digests), dtype=np.uint16)
+        offsets = np.full(len(self._digests), -1, dtype=np.int64)
+        indexes = np.zeros(len(self._digests), dtype=np.uint32)
         for row, event in self._resent.items():
             home_logs[row] = self.logs[event.home]
             home_positions[row] = event.home_position
             epochs[row], offsets[row], indexes[row] = event.superseded
         return [pa.array(x) for x in (home_logs, home_positions, epochs, offsets, indexes)]
+
+
+def _made_id(record: Record, index: int) -> str:
+    """The id of an event that came without one."""
+    if record.first_id is not None:
+        return event_id_at(record.first_id, index)
+    log = record.log
+    return native_event_id(log.topic, log.epoch, log.partition, record.offset, index)
+
+
+def _encoded(texts: list[str]) -> Any:
+    return pa.array(texts, pa.utf8()).dictionary_encode()
+
+
+def _crc_each(column: Any) -> npt.NDArray[np.uint32]:
+    """The CRC of each text of a dictionary-encoded column."""
+    crcs = [crc32(text.encode()) for text in column.dictionary.to_pylist()]
+    each: npt.NDArray[np.uint32] = np.array(crcs, dtype=np.uint32)[column.indices.to_numpy()]
+    return each
 
 
 def _pieces(

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import count as attempts
 
+import numpy as np
 import pyarrow as pa
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
@@ -22,15 +23,11 @@ from stream_workers.coverage import Coverage
 from stream_workers.dedupe import Place
 from stream_workers.folding import Folded, fold
 from stream_workers.settings import WorkerSettings
-from stream_workers.store import Store
+from stream_workers.store import NotOwner, Store
 
 VIOLATED_CONSTRAINT = 469
 RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 log = logging.getLogger(__name__)
-
-
-class NotOwner(Exception):
-    """The tables refuse our rows: another worker has taken the partition over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +52,7 @@ class Partition:
         self.next_offset = 0
         self._parts = parts
         self._coverage: Coverage = {}
+        self._counted_until = 0
         self._owner = 0
         self._claims: ClaimStore | None = None
 
@@ -67,6 +65,7 @@ class Partition:
         self._owner = store.acquire(self.number)
         progress = store.mend(self.number, self._owner)
         self._coverage = progress.coverage
+        self._counted_until = progress.time
         self.next_offset = progress.offset + 1
         return self.next_offset
 
@@ -79,7 +78,7 @@ class Partition:
         if self._claims.reached >= upto:
             return
         started, count = time.monotonic(), 0
-        since = int(time.time() * 1000) - settings.horizon_ms
+        since = self._counted_until - settings.horizon_ms  # by the log's time: it may be behind
         for block_time, claims in store.claims(self.number, self._claims.reached, upto, since):
             self._claims.add(block_time, claims)
             count += len(claims)
@@ -100,16 +99,14 @@ class Partition:
         catalog = await self._catalog_at(block.catalog_version)
         folded = await asyncio.to_thread(self._fold, block, place, catalog)
         await self._insert(folded.rows, offset)
+        await asyncio.to_thread(self._claim, place, folded)
         self._coverage = folded.coverage
         self.next_offset = offset + 1
         return folded.tally
 
     def _fold(self, block: Block, place: Place, catalog: Snapshot) -> Folded:
-        """Fold the block and write its claims: before its rows, decisions being the log's."""
-        claims = self._claims
-        if claims is None:
-            raise RuntimeError("refill() comes before count()")
-        folded = fold(
+        claims = self._opened_claims()
+        return fold(
             self._coverage,
             block,
             place,
@@ -118,8 +115,19 @@ class Partition:
             owner=self._owner,
             horizon_ms=self._parts.settings.horizon_ms,
         )
-        claims.write(place.offset, place.time, folded.claims)
-        return folded
+
+    def _claim(self, place: Place, folded: Folded) -> None:
+        """Write the claims of a block whose rows are stored; after a crash they are read back.
+
+        Never before: a claim that moved to a re-sent event no longer tells that an event before
+        it in the same block was a duplicate.
+        """
+        self._opened_claims().write(place.offset, place.time, folded.claims)
+
+    def _opened_claims(self) -> ClaimStore:
+        if self._claims is None:
+            raise RuntimeError("refill() comes before count()")
+        return self._claims
 
     async def _catalog_at(self, version: int) -> Snapshot:
         """The catalog, once it has reached the version that the block was stamped with."""
@@ -136,13 +144,14 @@ class Partition:
 
     async def _insert(self, rows: pa.RecordBatch, offset: int) -> None:
         """Insert the rows of a block; return only when they and their states are in."""
-        stream = _ipc(rows)
         settings, store = self._parts.settings, self._parts.store
         token = f"{settings.block_epoch}:{self.number}:{offset}"
         for attempt in attempts():
-            query_id = f"{store.query_prefix(self.number)}{offset}-{self._owner}-{attempt}"
+            query_id = f"{store.query_prefix(self.number)}{offset}-{self._owner}"
             try:
-                await self._parts.inserts.insert("events", stream, token=token, query_id=query_id)
+                await self._parts.inserts.insert(
+                    "events", _ipc(rows), token=token, query_id=query_id
+                )
                 return
             except InsertFailed as error:
                 if error.code == VIOLATED_CONSTRAINT:
@@ -151,17 +160,19 @@ class Partition:
             await _pause(attempt)
             if await self._landed(offset):
                 return
+            rows = _owned(rows, self._owner)
         raise AssertionError("unreachable")
 
     async def _landed(self, offset: int) -> bool:
         """Whether a block whose insert failed is in after all, its states mended then.
 
+        Takes a new owner number first: should the failed insert still wait somewhere, it is void.
         Asks until the store answers: an insert in doubt is never sent again before that.
         """
         store = self._parts.store
         for attempt in attempts():
             try:
-                await asyncio.to_thread(store.settle, self.number)
+                self._owner = await asyncio.to_thread(store.acquire, self.number, self._owner)
                 progress = await asyncio.to_thread(store.mend, self.number, self._owner)
                 return progress.offset >= offset
             except (ClickHouseError, TimeoutError, OSError) as error:
@@ -189,11 +200,18 @@ def read_block(value: bytes, place: Place) -> Block:
         return Block(VERSION, place.epoch, 0, [topic], [], nothing, [letter])
 
 
+def _owned(rows: pa.RecordBatch, owner: int) -> pa.RecordBatch:
+    """The rows with another owner number."""
+    column = rows.schema.get_field_index("owner")
+    owners = pa.array(np.full(rows.num_rows, owner, dtype=np.uint64))
+    return rows.set_column(column, "owner", owners)
+
+
 def _ipc(rows: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_batch(rows)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 async def _pause(attempt: int) -> None:

@@ -21,16 +21,25 @@ SLOTS_PER_EPOCH = 1 << 16
 log = logging.getLogger(__name__)
 
 
+class NotOwner(Exception):
+    """Another worker has taken the partition over: the tables refuse our rows."""
+
+
 class StoreBehind(Exception):
     """Store and log disagree in a way that no retry mends: an operator has to look."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a block partition is counted: the last block's offset (-1: none), what it covers."""
+    """How far a block partition is counted.
+
+    offset    The last block's (-1: none), and `time` when it was appended (ms).
+    coverage  What the partition holds of the source logs.
+    """
 
     offset: int
     coverage: Coverage
+    time: int = 0
 
 
 class Store:
@@ -52,10 +61,12 @@ class Store:
         """What the query ids of a partition's inserts begin with."""
         return f"tallylog-block-{self._epoch}-{partition}-"
 
-    def acquire(self, partition: int) -> int:
+    def acquire(self, partition: int, held: int | None = None) -> int:
         """Take a partition over: from here on the tables refuse every earlier owner's rows.
 
         Waits until no insert of an earlier owner is under way. Returns the new owner number.
+        `held` is the number that the caller has: it makes its own earlier inserts void, wherever
+        they still wait. Raises NotOwner when somebody else has taken the partition since.
         """
         slot = self._epoch * SLOTS_PER_EPOCH + partition
         last = int(
@@ -63,13 +74,15 @@ class Store:
                 "SELECT toUInt64(joinGet('owners', 'owner', {slot:UInt32}))", {"slot": slot}
             ).result_rows[0][0]
         )
+        if held is not None and last != held:
+            raise NotOwner(f"block partition {partition} has another owner")
         now = int(time.time() * 1000) << OWNER_RANDOM_BITS
         owner = max(now, last + (1 << OWNER_RANDOM_BITS)) | secrets.randbits(OWNER_RANDOM_BITS)
         self._client.insert("owners", [[slot, owner]], column_names=["slot", "owner"])
-        self.settle(partition)
+        self._settle(partition)
         return owner
 
-    def settle(self, partition: int) -> None:
+    def _settle(self, partition: int) -> None:
         """Wait until no insert of the partition is under way. Raises TimeoutError."""
         prefix = self.query_prefix(partition)
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
@@ -85,7 +98,7 @@ class Store:
         ).result_rows
         if not rows:
             return Progress(-1, {})
-        return Progress(int(rows[0][0]), from_text(rows[0][1]))
+        return Progress(int(rows[0][0]), from_text(rows[0][1]), int(rows[0][2]))
 
     def states_upto(self, partition: int) -> int:
         """Up to which block the states reach."""

@@ -34,7 +34,7 @@ class StoreConsumer(Consumer):
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
-    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
+    async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109
         return await super()._getmany(active_partitions, min(timeout, IDLE_S))
 
     async def sleep(self, n: Any, **options: Any) -> None:
@@ -53,4 +53,5 @@ def transport(app: Any, assigned: Assigned) -> Transport:
     """The transport of a Faust app whose start positions come from `assigned`."""
     consumer = type("BoundConsumer", (StoreConsumer,), {"assigned": staticmethod(assigned)})
     kind = type("StoreTransport", (Transport,), {"Consumer": consumer})
-    return kind([app.conf.broker[0]], app)  # type: ignore[no-any-return]
+    made: Transport = kind([app.conf.broker[0]], app)
+    return made

@@ -4,10 +4,13 @@ SELECT
     substring(SHA256(concat(account, '\0', event_id)), 1, 16) AS key,
     block_epoch, block_offset, block_index,
     toUnixTimestamp64Milli(block_time) AS block_time,
-    bitXor(
-        CRC32(concat(event_name, '\0', external_customer_id, '\0', source, '\0', properties)),
-        if(timestamp_given, toUInt32(bitAnd(toUnixTimestamp64Milli(timestamp), 4294967295)), 0)
-    ) AS content
+    toUInt32(bitXor(
+        bitXor(CRC32(properties), CRC32(external_customer_id)),
+        bitXor(
+            bitXor(toUInt32(CRC32(event_name) * 3), toUInt32(CRC32(source) * 5)),
+            if(timestamp_given, toUInt32(bitAnd(toUnixTimestamp64Milli(timestamp), 4294967295)), 0)
+        )
+    )) AS content
 FROM events
 WHERE block_epoch = {epoch:UInt16} AND block_partition = {partition:UInt16}
   AND block_offset > {after:Int64} AND block_offset <= {upto:Int64}
