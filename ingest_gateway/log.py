@@ -80,22 +80,28 @@ class Log:
 
     async def run(self) -> None:
         """Keep a producer, and replace it when it fails; for ever."""
-        while True:
-            try:
-                producer = await self._connected()
-            except (KafkaError, OSError, TimeoutError) as error:
-                self._refuse_all(f"no broker: {_named(error)}")
-                await asyncio.sleep(RETRY_S)
-                continue
-            try:
-                self.away = None
-                self.connected.set()
-                log.info("connected to the log at %s", self._settings.kafka)
-                failure = await self._serve(producer)
-                log.warning("replacing the producer: %s", _named(failure))
-            finally:
-                self._refuse_all(self.away or "closing")
-                await _discard(producer)
+        ending: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                try:
+                    producer = await self._connected()
+                except (KafkaError, OSError, TimeoutError) as error:
+                    self._refuse_all(f"no broker: {_named(error)}")
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                try:
+                    self.away = None
+                    self.connected.set()
+                    log.info("connected to the log at %s", self._settings.kafka)
+                    failure = await self._serve(producer)
+                    log.warning("replacing the producer: %s", _named(failure))
+                finally:
+                    task = asyncio.create_task(_discard(producer))
+                    ending.add(task)
+                    task.add_done_callback(ending.discard)
+        finally:
+            self._refuse_all("closing")
+            await asyncio.gather(*ending)
 
     async def drain(self) -> None:
         """Wait until nothing waits for an ack any more."""
@@ -132,7 +138,6 @@ class Log:
         try:
             done, others = await asyncio.wait(lanes, return_when=asyncio.FIRST_COMPLETED)
             error = done.pop().result()
-            self._refuse_all(_named(error))
             if others:
                 await asyncio.wait(others, timeout=GRACE_S)
             return error
@@ -155,6 +160,7 @@ class Log:
                 await self._write(producer, group)
             except Exception as error:
                 _refuse(group, _named(error))
+                self._refuse_all(_named(error))
                 return error
             except asyncio.CancelledError:
                 _refuse(group, self.away or "closing")
