@@ -1,25 +1,19 @@
-"""A real engine in this process, with a database of its own for each test."""
+"""Clients of the run's ClickHouse, and a database of its own for each test."""
 
 from collections.abc import Iterator
-from itertools import count
-from pathlib import Path
+from uuid import uuid4
 
-import clickhouse_connect
 import pytest
 from clickhouse_connect.driver import Client
 
+from clickhouse.client import connect
 from clickhouse.migrator import apply, read_migrations
 
-_numbers = count()
 
-
-@pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """chDB in this process."""
-    path: Path = tmp_path_factory.mktemp("engine")
-    client = clickhouse_connect.get_client(
-        interface="chdb", path=str(path), settings={"async_insert": 0}, tz_mode="aware"
-    )
+@pytest.fixture
+def engine(clickhouse_url: str) -> Iterator[Client]:
+    """A client that is in no database yet."""
+    client = connect(clickhouse_url, database="")
     yield client
     client.close()
 
@@ -27,9 +21,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 @pytest.fixture
 def empty_database(engine: Client) -> Iterator[str]:
     """A database's name; it doesn't exist yet."""
-    name = f"test_{next(_numbers)}"
+    name = f"test_{uuid4().hex}"
     yield name
-    engine.command("USE default")
+    engine.database = ""
     engine.command(f"DROP DATABASE IF EXISTS {name} SYNC")
 
 
