@@ -1,5 +1,6 @@
 """Matching: what an accepted event counts for, by the catalog at the block's version. Pure."""
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ HOUR = 3600
 GRAINS = {Window.MINUTE: 60, Window.MIN_15: 900, Window.MIN_30: 900}
 """Seconds of a state's span for small buckets: 15 minutes fit zones with :30 and :45 as well."""
 ZERO = bytes(16)
+_ESCAPED = re.compile(r'[\\"\x00-\x1f]')
+"""What a key in JSON needs a backslash for: msgspec's structs take no such names."""
 
 
 class Match(NamedTuple):
@@ -75,20 +78,23 @@ class Matcher:
             if name is not None:
                 names[name] = None
         self._names = list(names)
-        if self._names:
-            needed = msgspec.defstruct(
-                "Needed",
-                [(f"p{i}", Raw | UnsetType, UNSET) for i in range(len(self._names))],
-                rename={f"p{i}": name for i, name in enumerate(self._names)},
-                gc=False,
-            )
-            self._decoder: Any = msgspec.json.Decoder(list[needed])  # type: ignore[valid-type]
+        self._plain = not any(_ESCAPED.search(name) for name in self._names)
+        self._needed: Any = msgspec.defstruct(
+            "Needed",
+            [(f"p{i}", Raw | UnsetType, UNSET) for i in range(len(self._names))],
+            rename={f"p{i}": name for i, name in enumerate(self._names)} if self._plain else None,
+            gc=False,
+        )
+        row = self._needed if self._plain else dict[str, Raw]
+        self._decoder: Any = msgspec.json.Decoder(list[row])  # type: ignore[valid-type]
 
     def match(self, properties: Sequence[bytes]) -> list[Match] | Match:
         """The match of each event by its properties' JSON text (empty: none); one for all alike."""
         if not self._names:
             return COUNTED
         rows = self._decoder.decode(b"[" + b",".join([p or b"{}" for p in properties]) + b"]")
+        if not self._plain:
+            rows = [self._needed(*(row.get(n, UNSET) for n in self._names)) for row in rows]
         feature = self.feature
         if not feature.filters and feature.group_by is None and feature.aggregation in NUMERIC:
             field = feature.field or ""
