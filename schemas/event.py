@@ -114,6 +114,7 @@ _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_NAIVE = _EPOCH.replace(tzinfo=None)
 _MS = timedelta(milliseconds=1)
+COMMAS_MAX = 1 << 20
 _TOO_DEEP = f"nested deeper than {DEPTH_MAX} levels: flatten it"
 _ADVICE = "write ISO 8601 with a time of day, like 2025-08-22T07:05:49.441Z"
 
@@ -288,6 +289,8 @@ def texts(body: bytes) -> list[bytes]:
 
 def _split(body: bytes) -> Sequence[bytes | Raw]:
     """The texts of a record's events, each of which may still be bad; [body] when it is one."""
+    if body.count(b",") > COMMAS_MAX:
+        return _split_by_hand(body)
     try:
         if body.lstrip()[:1] == b"[":
             return _raw_array.decode(body)
@@ -302,7 +305,11 @@ def _split(body: bytes) -> Sequence[bytes | Raw]:
 
 
 def _split_by_hand(body: bytes) -> Sequence[bytes]:
-    """Cut the elements out of JSON that nests too deep for a parser: brackets and texts only."""
+    """Cut the elements out of what no parser should be given: brackets and texts only.
+
+    That is JSON that nests too deep, or that may hold millions of elements: they'd take half a
+    gigabyte before anyone counted them.
+    """
     masked = body.replace(b"\\\\", b"__").replace(b'\\"', b"__")
     marks = np.frombuffer(masked, np.uint8)
     outside = np.cumsum(marks == ord('"'), dtype=np.uint8) % 2 == 0
@@ -326,6 +333,8 @@ def _split_by_hand(body: bytes) -> Sequence[bytes]:
     except _DECODE_ERRORS as error:
         raise Unreadable("invalid_json", f"not valid JSON: {error}") from None
     commas = (marks == ord(",")) & outside & (levels == level)
+    if np.count_nonzero(commas[start:end]) >= RECORD_EVENTS_MAX:
+        raise Unreadable("too_many_events", f"more than {RECORD_EVENTS_MAX} events: send fewer")
     cuts = [start, *(start + np.flatnonzero(commas[start:end])).tolist(), end]
     return [body[left + 1 : right] for left, right in pairwise(cuts)]
 

@@ -312,6 +312,20 @@ def test_a_record_has_a_greatest_number_of_events(monkeypatch: pytest.MonkeyPatc
         assert raised.value.flaw.code == "too_many_events"
 
 
+def test_millions_of_elements_are_counted_not_made() -> None:
+    for body in (b"[" + b"1," * 5_000_000 + b"1]", b'{"events":[' + b"1," * 5_000_000 + b"1]}"):
+        with pytest.raises(Unreadable) as raised:
+            read(body, now_ms=NOW)
+        assert raised.value.flaw.code == "too_many_events"
+
+
+def test_many_commas_inside_few_events_are_fine() -> None:
+    numbers = b"[" + b"1," * 400_000 + b"1]"
+    event = b'{"event_name":"a","external_customer_id":"c","properties":{"x":%s}}' % numbers
+    reading = read(b"[%s,5,%s,%s]" % (event, event, event), now_ms=NOW)
+    assert [flaw.index for flaw in reading.flaws] == [1]
+
+
 # Timestamps
 
 
