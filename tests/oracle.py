@@ -91,7 +91,7 @@ def judge(log: Iterable[Sent], rules: Iterable[Rule]) -> list[Counted]:
     """The verdict of each event in log order, each by the rule of its account and name."""
     by_name = {(rule.account, rule.event_name): rule for rule in rules}
     seen: set[tuple[str, str]] = set()
-    judged = []
+    judged: list[Counted] = []
     for sent in log:
         text = sent.event.get("timestamp")
         time = sent.received_at if text is None else datetime.fromisoformat(text)
@@ -196,7 +196,9 @@ def boundaries(
     """Where windows start, from the last one at or before `start`: by looking at every minute."""
     back = 40 if window == "MONTH" else 1 if window in MINUTES else 9
     first = start.replace(second=0, microsecond=0) - timedelta(days=back)
-    clock = {}  # wall time -> its first moment, for each minute that the zone's clock shows
+    clock: dict[
+        datetime, datetime
+    ] = {}  # wall time -> its first moment, for each minute that the zone's clock shows
     fixed = []
     before = None
     for moment, wall in minutes(first, end + timedelta(days=1), ZoneInfo(zone)):

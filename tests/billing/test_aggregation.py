@@ -38,7 +38,7 @@ def test_the_bucketed_max_of_no_events_is_zero() -> None:
 
 def test_a_quotient_is_kept_apart_until_it_is_shown_half_up() -> None:
     third = of("AVG", State(count=3, value_sum=Decimal(2)))
-    assert (third.numerator, third.denominator) == (2, 3)
+    assert third == Quantity(Decimal(2), 3)
     assert plain(third.shown or Decimal(0)) == "0.666666666666666667"
 
 
