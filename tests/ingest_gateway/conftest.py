@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from sqlalchemy import select
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
@@ -15,6 +16,7 @@ from catalog import customers, features, keys
 from catalog.bootstrap import bootstrap
 from catalog.database import Catalog
 from catalog.follower import Follower
+from catalog.tables import ApiKeyRow
 from ingest_gateway import health
 from ingest_gateway.app import routes
 from ingest_gateway.errors import EXCEPTION_HANDLERS, LogUnavailable
@@ -82,7 +84,7 @@ def revoke_all(settings: Settings, api_key: str) -> Callable[[], None]:
     def revoke() -> None:
         catalog = Catalog(settings.catalog)
         with catalog.writing("test") as writing:
-            for row in writing.session.query(keys.ApiKeyRow).all():
+            for row in writing.session.scalars(select(ApiKeyRow)).all():
                 keys.revoke(writing, "default", row.id)
         catalog.close()
 

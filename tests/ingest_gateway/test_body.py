@@ -142,8 +142,8 @@ async def test_ten_mebibytes_are_taken_and_one_byte_more_is_413_without_reading_
 
 
 async def test_a_client_that_leaves_gets_no_answer() -> None:
-    gone = {"type": "http.disconnect"}
-    begun = {"type": "http.request", "body": JSON[:9], "more_body": True}
+    gone: dict[str, Any] = {"type": "http.disconnect"}
+    begun: dict[str, Any] = {"type": "http.request", "body": JSON[:9], "more_body": True}
     for messages in ([gone], [begun, gone]):
         with pytest.raises(ClientGone):
             await read(Client(messages))
