@@ -15,8 +15,8 @@ import msgspec
 from clickhouse_connect.driver import Client
 
 from billing.aggregation import EXACT, ZERO, Quantity, State, quantity
-from billing.matching import GRAINS, HOUR, Match, matcher
 from billing.windows import Runs, Span, buckets, cut_hours, runs_of
+from catalog.matching import GRAINS, HOUR, Match, matcher
 from clickhouse.queries import query
 from schemas.catalog import Feature, Reset
 from schemas.value import to_decimal

@@ -106,15 +106,17 @@ class ClaimStore:
         self._db.write(batch)
         self.reached = offset
 
-    def add(self, time: int, claims: Iterable[tuple[bytes, bytes]]) -> None:
-        """Add claims read back from the store; `reached` stays until `complete` says otherwise."""
-        generation = time // self._horizon_ms
-        if generation not in self._families:
-            self._create(generation)
+    def add(self, claims: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """Add (block time, key, packed claim) read back from the store.
+
+        `reached` stays until `complete` says otherwise.
+        """
         batch = WriteBatch(raw_mode=True)
-        handle = self._handles[generation]
-        for key, claim in claims:
-            batch.put(key, claim, handle)
+        for time, key, claim in claims:
+            generation = time // self._horizon_ms
+            if generation not in self._handles:
+                self._create(generation)
+            batch.put(key, claim, self._handles[generation])
         self._db.write(batch)
 
     def complete(self, offset: int) -> None:

@@ -1,7 +1,7 @@
 """Claims: where each event_id was first seen. What they are (pure); `claim_store` keeps them."""
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from schemas.position import Point
 _CLAIM = struct.Struct("<HQIqI")
 CLAIM_BYTES = _CLAIM.size
 _DTYPE = np.dtype(
-    [("epoch", "<u2"), ("offset", "<u8"), ("index", "<u4"), ("time", "<i8"), ("content", "<u4")]
+    [("epoch", "<u2"), ("offset", "<u8"), ("row", "<u4"), ("time", "<i8"), ("content", "<u4")]
 )
 
 
@@ -30,20 +30,19 @@ def pack(claim: Claim) -> bytes:
 
 def unpack(value: bytes) -> Claim:
     """The claim of 26 bytes."""
-    epoch, offset, index, time, content = _CLAIM.unpack(value)
-    return Claim(Point(epoch, offset, index), time, content)
+    epoch, offset, row, time, content = _CLAIM.unpack(value)
+    return Claim(Point(epoch, offset, row), time, content)
+
+
+Column = npt.NDArray[np.integer[Any]] | int
 
 
 def pack_all(
-    epoch: int,
-    offset: int,
-    indexes: npt.NDArray[np.uint32],
-    time: int,
-    contents: npt.NDArray[np.uint32],
+    epochs: Column, offsets: Column, rows: npt.NDArray[Any], times: Column, contents: Column
 ) -> list[bytes]:
-    """The claims of many events of one block, packed."""
-    table = np.zeros(len(indexes), dtype=_DTYPE)
-    table["epoch"], table["offset"], table["time"] = epoch, offset, time
-    table["index"], table["content"] = indexes, contents
+    """Many claims, packed; a number stands for a column of it."""
+    table = np.zeros(len(rows), dtype=_DTYPE)
+    table["epoch"], table["offset"], table["row"] = epochs, offsets, rows
+    table["time"], table["content"] = times, contents
     text = table.tobytes()
     return [text[at : at + CLAIM_BYTES] for at in range(0, len(text), CLAIM_BYTES)]

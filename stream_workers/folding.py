@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from catalog.matching import HOUR, Match, matcher
 from schemas.block import Block, DeadLetter
 from schemas.catalog import Feature, Status
 from schemas.limits import FUTURE_MS_MAX
@@ -21,7 +22,6 @@ from schemas.verdict import Verdict, Warn
 from stream_workers.claims import pack_all
 from stream_workers.coverage import Coverage, covers, extended, holds, to_text
 from stream_workers.dedupe import Decision, Place, Standing, decide
-from stream_workers.matching import HOUR, Match, matcher
 
 LookUp = Callable[[list[bytes]], Sequence[bytes | None]]
 """The packed claims of keys, in their order; None where there is none."""

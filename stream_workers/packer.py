@@ -125,7 +125,7 @@ class Packer:
             await producer.stop()
 
 
-class _Run(ConsumerRebalanceListener):  # type: ignore[misc]
+class _Run(ConsumerRebalanceListener):
     """The state between one start and the next: positions, coverage, flushes under way."""
 
     def __init__(

@@ -134,7 +134,10 @@ class Pool:
             self._extend(record, log, [event], [index], times, [properties])
 
     def note_gap(self, first: Record, gap: str) -> None:
-        """Set aside, as a dead letter without bytes, that the log before `first` was lost."""
+        """Set aside, as a dead letter without bytes, that the log before `first` was lost.
+
+        To be called after `first` itself was added: the letter stands behind its events.
+        """
         code, _, detail = gap.partition(": ")
         log = self._enter(first.log, first.offset)
         place = position(first.offset, INDEX_MASK)
@@ -370,15 +373,15 @@ def _pieces(
     dead_weight = sum(len(letter.content) + ROW_BYTES for _, letter in dead)
     if int(weights.sum()) + dead_weight <= bytes_max:
         return [(rows, [letter for _, letter in dead])]
-    # (arrival, 0 for a dead letter as it comes before the event of its number, weight, number)
-    items = [(at, 0, len(letter.content) + ROW_BYTES, i) for i, (at, letter) in enumerate(dead)]
+    # (arrival, 0 for a dead letter as it comes before the event of its number, number, weight)
+    items = [(at, 0, i, len(letter.content) + ROW_BYTES) for i, (at, letter) in enumerate(dead)]
     items += [
-        (row, 1, weight, row) for row, weight in zip(rows.tolist(), weights.tolist(), strict=True)
+        (row, 1, row, weight) for row, weight in zip(rows.tolist(), weights.tolist(), strict=True)
     ]
     items.sort()
     pieces: list[tuple[list[int], list[DeadLetter]]] = [([], [])]
     filled = 0
-    for _, is_row, weight, number in items:
+    for _, is_row, number, weight in items:
         if filled and filled + weight > bytes_max:
             pieces.append(([], []))
             filled = 0

@@ -79,8 +79,8 @@ class Partition:
             return
         started, count = time.monotonic(), 0
         since = self._counted_until - settings.horizon_ms  # by the log's time: it may be behind
-        for block_time, claims in store.claims(self.number, self._claims.reached, upto, since):
-            self._claims.add(block_time, claims)
+        for claims in store.claims(self.number, self._claims.reached, upto, since):
+            self._claims.add(claims)
             count += len(claims)
         self._claims.complete(upto)
         log.info(

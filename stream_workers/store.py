@@ -10,12 +10,10 @@ import pyarrow as pa
 from clickhouse_connect.driver import Client
 
 from clickhouse.queries import query
-from schemas.position import Point
-from stream_workers.claims import Claim, pack
+from stream_workers.claims import pack_all
 from stream_workers.coverage import Coverage, from_text
 
 OWNER_RANDOM_BITS = 20
-CLAIMS_CHUNK = 50_000
 SETTLE_TIMEOUT_S = 60.0
 SLOTS_PER_EPOCH = 1 << 16
 log = logging.getLogger(__name__)
@@ -158,30 +156,17 @@ class Store:
 
     def claims(
         self, partition: int, after: int, upto: int, since: int
-    ) -> Iterator[tuple[int, list[tuple[bytes, bytes]]]]:
-        """Yield (block time of the chunk, packed claims) of stored events, the latest last."""
+    ) -> Iterator[list[tuple[int, bytes, bytes]]]:
+        """Yield, in chunks, (block time, key, packed claim) of the events stored since (ms)."""
         parameters = {
             "epoch": self._epoch, "partition": partition, "after": after, "upto": upto,
             "since": since,
         }  # fmt: skip
         stream = self._client.raw_stream(query("claims"), parameters, fmt="ArrowStream")
+        names = ("block_epoch", "block_offset", "block_index", "block_time", "content")
         with stream, pa.ipc.open_stream(stream) as reader:
             for batch in reader:
-                yield from _packed(batch)
-
-
-def _packed(batch: pa.RecordBatch) -> Iterator[tuple[int, list[tuple[bytes, bytes]]]]:
-    """The claims of a batch, in runs of one block time."""
-    run: list[tuple[bytes, bytes]] = []
-    run_time: int | None = None
-    for key, epoch, offset, index, block_time, content in zip(
-        *(column.to_pylist() for column in batch.columns), strict=True
-    ):
-        if run and block_time != run_time:
-            yield run_time or 0, run
-            run = []
-        run_time = block_time
-        key = key if isinstance(key, bytes) else key.encode("latin-1")
-        run.append((key, pack(Claim(Point(epoch, offset, index), block_time, content))))
-    if run:
-        yield run_time or 0, run
+                keys = batch.column("key").to_pylist()
+                epochs, offsets, rows, times, contents = (batch.column(n).to_numpy() for n in names)
+                packed = pack_all(epochs, offsets, rows, times, contents)
+                yield list(zip(times.tolist(), keys, packed, strict=True))

@@ -1,7 +1,7 @@
--- The claims of a block partition's events after one offset and up to another, the latest last:
--- key and content as the packer computes them. Duplicates and dead letters claim nothing.
+-- The claims of a block partition's events after one offset and up to another, in any order: key and content as the
+-- packer computes them. Duplicates, dead letters and superseded rows claim nothing, so an id is there once.
 SELECT
-    substring(SHA256(concat(account, '\0', event_id)), 1, 16) AS key,
+    toFixedString(substring(SHA256(concat(account, '\0', event_id)), 1, 16), 16) AS key,
     block_epoch, block_offset, block_index,
     toUnixTimestamp64Milli(block_time) AS block_time,
     toUInt32(bitXor(
@@ -16,4 +16,9 @@ WHERE block_epoch = {epoch:UInt16} AND block_partition = {partition:UInt16}
   AND block_offset > {after:Int64} AND block_offset <= {upto:Int64}
   AND verdict NOT IN ('duplicate', 'dead_letter', 'marker')
   AND block_time >= fromUnixTimestamp64Milli({since:Int64})
-ORDER BY block_offset
+  AND (block_epoch, block_offset, block_index) NOT IN
+  (
+      SELECT superseded_epoch, toUInt64(superseded_offset), superseded_index
+      FROM events
+      WHERE superseded_offset >= 0 AND block_partition = {partition:UInt16} AND block_offset <= {upto:Int64}
+  )
