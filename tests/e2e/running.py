@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,13 +62,13 @@ class Tallylog:
         """The rows of a query of ClickHouse."""
         return [tuple(row) for row in self.store.query(sql, parameters=parameters).result_rows]
 
-    def verdicts(self, event_name: str, account: str | None = None) -> dict[str, int]:
+    def verdicts(self, event_name: str) -> dict[str, int]:
         """How many events of a name have which verdict."""
         return dict(
             self.rows(
                 "SELECT verdict, count() FROM metered_events"
                 " WHERE account = {account:String} AND event_name = {name:String} GROUP BY verdict",
-                account=account or self.account,
+                account=self.account,
                 name=event_name,
             )
         )
@@ -84,15 +84,18 @@ class Tallylog:
             offset=offset,
         )
 
-    def create_account(self, account: str) -> str:
-        """Create an account; an API key of it."""
+    @contextlib.contextmanager
+    def as_account(self, account: str) -> "Iterator[Tallylog]":
+        """The same Tallylog as a new account sees it."""
         catalog = Catalog(Places(data_dir=Path(self.data_dir)).catalog)
         try:
             with catalog.writing("tests") as writing:
                 accounts.create(writing, NewAccount(id=account, name=account))
-                return keys.create(writing, account, NewApiKey(name="tests"))[1]
+                key = keys.create(writing, account, NewApiKey(name="tests"))[1]
         finally:
             catalog.close()
+        with client(self.base_url, key) as http:
+            yield replace(self, account=account, api_key=key, http=http)
 
 
 def until(look: Callable[[], T], wanted: T, timeout_s: float = 30) -> None:
@@ -101,6 +104,13 @@ def until(look: Callable[[], T], wanted: T, timeout_s: float = 30) -> None:
     while (seen := look()) != wanted:
         assert time.monotonic() < deadline, f"after {timeout_s} s: {seen}, not {wanted}"
         time.sleep(0.05)
+
+
+def client(base_url: str, api_key: str) -> httpx.Client:
+    """An HTTP client with a key."""
+    return httpx.Client(
+        base_url=base_url, headers={"x-api-key": api_key}, timeout=30, trust_env=False
+    )
 
 
 @contextlib.contextmanager
@@ -124,14 +134,8 @@ def tallylog_up(folder: Path, *arguments: str) -> Iterator[Tallylog]:
             assert alive, f"tallylog up did not start:\n{log.read_text()}"
             time.sleep(0.05)
         ready = json.loads(ready_file.read_text())
-        http = httpx.Client(
-            base_url=ready["base_url"],
-            headers={"x-api-key": ready["api_key"]},
-            timeout=30,
-            trust_env=False,
-        )
         store = connect(ready["clickhouse_url"])
-        with http, contextlib.closing(store):
+        with client(ready["base_url"], ready["api_key"]) as http, contextlib.closing(store):
             yield Tallylog(**ready, http=http, store=store)
     finally:
         process.send_signal(signal.SIGTERM)

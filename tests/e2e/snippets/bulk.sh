@@ -1,0 +1,18 @@
+curl --request POST \
+  --url https://api.cloud.flexprice.io/v1/events/bulk \
+  --header 'Content-Type: application/json' \
+  --header 'x-api-key: <your_api_key>' \
+  --data '{
+    "events": [
+      {
+        "event_name": "model.usage",
+        "external_customer_id": "cust-test-customer",
+        "properties": { "credits": 2 }
+      },
+      {
+        "event_name": "model.usage",
+        "external_customer_id": "cust-another-customer",
+        "properties": { "credits": 5 }
+      }
+    ]
+  }'
