@@ -230,7 +230,8 @@ class _Sheet:
             else:
                 self._put_each(rows, matches)
             for row in rows[late[rows]].tolist():
-                self._refuse_future(row)
+                if self.verdicts[row] != Verdict.FILTERED:
+                    self._refuse_future(row)
             self._warn_of_customers(account_texts[account], rows, catalog)
 
     def _out_of_range(self) -> npt.NDArray[np.bool_]:

@@ -84,7 +84,7 @@ def number(value: Any) -> Decimal | str:
         return "wrong_type"
     with localcontext(prec=1000):
         rounded = Decimal(value).quantize(Decimal("1e-18"), ROUND_HALF_EVEN)
-    return "out_of_range" if abs(rounded) >= 10**20 else rounded
+    return "out_of_range" if rounded.copy_abs() >= 10**20 else rounded
 
 
 def judge(log: Iterable[Sent], rules: Iterable[Rule]) -> list[Counted]:
