@@ -1,5 +1,7 @@
 """Gateway and console behind one port: one base URL for producers and readers."""
 
+import os
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -43,33 +45,34 @@ def create_app() -> Starlette:
 
 
 def run(port: int, workers: int, log_level: str) -> None:
-    """Serve until told to stop."""
-    uvicorn.run(
-        "cli.serve:create_app",
-        factory=True,
-        host="127.0.0.1",
-        port=port,
-        workers=workers,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_level=log_level,
-        server_header=False,
-        timeout_graceful_shutdown=20,
-        backlog=4096,
-    )
+    """Serve until told to stop; with several workers /metrics adds them up."""
+    with tempfile.TemporaryDirectory(prefix="tallylog-metrics-") as folder:
+        if workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        uvicorn.run(
+            "cli.serve:create_app",
+            factory=True,
+            port=port,
+            workers=workers,
+            backlog=4096,
+            **_options(log_level),
+        )
 
 
 def run_console(port: int, log_level: str) -> None:
     """Serve the console alone: `tallylog console`."""
-    uvicorn.run(
-        console.app.create_app(console.settings.Settings()),
-        host="127.0.0.1",
-        port=port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_level=log_level,
-        server_header=False,
-        timeout_graceful_shutdown=20,
-    )
+    app = console.app.create_app(console.settings.Settings())
+    uvicorn.run(app, port=port, **_options(log_level))
+
+
+def _options(log_level: str) -> dict[str, Any]:
+    return {
+        "host": "127.0.0.1",
+        "loop": "uvloop",
+        "http": "httptools",
+        "access_log": False,
+        "log_level": log_level,
+        "server_header": False,
+        "proxy_headers": False,
+        "timeout_graceful_shutdown": 20,
+    }
