@@ -1,0 +1,1 @@
+"""How fast: events/s of each stage and of all together, next to a reference in the same run."""
