@@ -128,7 +128,11 @@ def gateway(port: Port = 8080, workers: Workers = 1) -> None:
 
 
 @app.command()
-def console(port: Port = 8081) -> None:
+def console(
+    port: Annotated[
+        int, typer.Option(help="HTTP port.", envvar="TALLYLOG_CONSOLE_PORT", min=1, max=65535)
+    ] = 8081,
+) -> None:
     """Run the console's API alone."""
     from cli.serve import run_console
 
