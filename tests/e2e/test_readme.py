@@ -34,7 +34,7 @@ def run(language: str, text: str, tallylog: Tallylog, folder: Path) -> str:
     text = text.replace(".tallylog/", f"{folder}/").replace("'default'", f"'{tallylog.account}'")
     text = text.replace("events.default", f"events.{tallylog.account}")
     programs = {"bash": ["bash", "-euo", "pipefail"], "python": [sys.executable]}
-    program = programs.get(language) or [shutil.which("node") or pytest.skip("node is not here")]
+    program = programs.get(language, ["node"])
     script = folder / f"block.{'mjs' if language == 'javascript' else language}"
     script.write_text(text)
     (folder / "api_key").write_text(tallylog.api_key)
@@ -61,6 +61,7 @@ def answered(section: str) -> list[tuple[str, str, str | None]]:
     return found
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
 def test_the_quickstart_counts_what_it_says(tallylog: Tallylog, tmp_path: Path) -> None:
     intro = answered("## Send an event and see it counted")
     feature, event, usage, producer, *_ = intro
