@@ -1,0 +1,104 @@
+"""Claims on disk."""
+
+from pathlib import Path
+
+import pytest
+
+from stream_workers.claim_store import ClaimStore
+from tests.stream_workers.worlds import claim
+
+DAY = 24 * 3_600_000
+HORIZON = 35 * DAY
+KEYS = [bytes([number]) * 16 for number in range(4)]
+A, B, C, D = KEYS
+
+
+def opened(folder: Path, identity: str = "store/0") -> ClaimStore:
+    return ClaimStore(folder / "claims", identity=identity, horizon_ms=HORIZON)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def test_claims_and_the_offset_reached_survive_a_restart(folder: Path) -> None:
+    store = opened(folder)
+    assert (store.reached, list(store.look_up([A, B], DAY))) == (-1, [None, None])
+    store.write(7, DAY, [(A, claim(7))])
+    store.close()
+    store = opened(folder)
+    assert store.reached == 7
+    assert list(store.look_up([B, A], DAY)) == [None, claim(7)]
+    store.close()
+
+
+def test_a_block_without_claims_moves_the_offset(folder: Path) -> None:
+    store = opened(folder)
+    store.write(0, DAY, [])
+    assert store.reached == 0
+    assert list(store.look_up([A], DAY)) == [None]
+    store.close()
+
+
+def test_a_claim_is_found_until_its_horizon_and_the_newer_one_wins(folder: Path) -> None:
+    store = opened(folder)
+    time = 10 * HORIZON + DAY
+    store.write(1, time, [(A, claim(1)), (B, claim(1, 1))])
+    store.write(2, time + HORIZON - DAY, [(C, claim(2))])
+    later = time + HORIZON - 1
+    store.write(3, later, [(B, claim(3))])
+    assert list(store.look_up(KEYS, later)) == [claim(1), claim(3), claim(2), None]
+    store.close()
+
+
+def test_generations_beyond_the_horizon_are_dropped_and_stay_dropped(folder: Path) -> None:
+    store = opened(folder)
+    for number, key in enumerate(KEYS):
+        store.write(number, number * HORIZON + 1, [(key, claim(number))])
+    assert list(store.look_up(KEYS, 3 * HORIZON + 1)) == [None, None, claim(2), claim(3)]
+    store.close()
+    store = opened(folder)
+    assert list(store.look_up(KEYS, 3 * HORIZON + 1)) == [None, None, claim(2), claim(3)]
+    assert list(store.look_up(KEYS, 1)) == [None] * 4
+    store.close()
+
+
+def test_a_block_from_before_the_turn_of_a_generation_sees_what_came_after(folder: Path) -> None:
+    """The broker's clock may step back a little."""
+    store = opened(folder)
+    store.write(1, 2 * HORIZON + 1, [(A, claim(1))])
+    assert list(store.look_up([A], 2 * HORIZON - 1)) == [claim(1)]
+    store.close()
+
+
+def test_claims_read_back_count_once_they_are_complete(folder: Path) -> None:
+    store = opened(folder)
+    store.add([(DAY, A, claim(1)), (HORIZON + DAY, B, claim(2)), (HORIZON + DAY, A, claim(3))])
+    assert store.reached == -1
+    store.complete(3)
+    store.close()
+    store = opened(folder)
+    assert store.reached == 3
+    assert list(store.look_up([A, B], HORIZON + DAY)) == [claim(3), claim(2)]
+    store.close()
+
+
+def test_the_claims_of_another_store_are_of_no_use(folder: Path) -> None:
+    store = opened(folder)
+    store.write(7, DAY, [(A, claim(7))])
+    store.close()
+    store = opened(folder, "another/0")
+    assert (store.reached, list(store.look_up([A], DAY))) == (-1, [None])
+    store.close()
+    store = opened(folder, "store/0")
+    assert store.reached == -1
+    store.close()
+
+
+def test_thousands_of_claims_at_once(folder: Path) -> None:
+    store = opened(folder)
+    keys = [number.to_bytes(16, "big") for number in range(20_000)]
+    store.write(1, DAY, [(key, claim(1, number)) for number, key in enumerate(keys)])
+    assert list(store.look_up(keys[::-1], DAY)) == [claim(1, n) for n in range(20_000)][::-1]
+    store.close()

@@ -1,0 +1,89 @@
+"""Which event of an id is the first."""
+
+import pytest
+
+from schemas.position import Point
+from stream_workers.dedupe import Decision, Place, Standing, decide
+from tests.stream_workers.worlds import HORIZON_MS, NOW, claim
+
+A, B = b"a" * 16, b"b" * 16
+ACCEPTED, DUPLICATE, DROPPED = Standing.ACCEPTED, Standing.DUPLICATE, Standing.DROPPED
+
+
+def judge(
+    keys: list[bytes],
+    found: dict[bytes, bytes] | None = None,
+    superseded: list[Point | None] | None = None,
+    *,
+    offset: int = 10,
+    time: int = NOW,
+    contents: list[int] | None = None,
+) -> Decision:
+    return decide(
+        keys,
+        contents or [0] * len(keys),
+        range(len(keys)),
+        superseded,
+        [(found or {}).get(key) for key in keys],
+        Place(0, 0, offset, time),
+        HORIZON_MS,
+    )
+
+
+def test_an_id_that_comes_back_inside_a_block_counts_once() -> None:
+    decision = judge([A, B, A], contents=[1, 2, 3])
+    assert decision.standings.tolist() == [ACCEPTED, ACCEPTED, DUPLICATE]
+    assert decision.first == {2: (Point(0, 10, 0), True)}
+
+
+def test_an_earlier_claim_makes_a_duplicate_that_names_the_first() -> None:
+    decision = judge([A], {A: claim(7, 3)})
+    assert decision.standings.tolist() == [DUPLICATE]
+    assert decision.first == {0: (Point(0, 7, 3), False)}
+
+
+def test_a_claim_at_the_own_place_or_later_is_the_own() -> None:
+    assert judge([A], {A: claim(10, 0)}).standings.tolist() == [ACCEPTED]
+    assert judge([A], {A: claim(11, 0)}).standings.tolist() == [ACCEPTED]
+    assert judge([B, A], {A: claim(10, 0)}).standings.tolist() == [ACCEPTED, DUPLICATE]
+
+
+@pytest.mark.parametrize(("age", "standing"), [(HORIZON_MS, DUPLICATE), (HORIZON_MS + 1, ACCEPTED)])
+def test_a_claim_expires_by_the_time_of_blocks(age: int, standing: Standing) -> None:
+    assert judge([A], {A: claim(1, time=NOW - age)}).standings.tolist() == [standing]
+
+
+def test_an_expired_claim_gives_way_once() -> None:
+    old = {A: claim(1, time=NOW - HORIZON_MS - 1)}
+    assert judge([A, A], old).standings.tolist() == [ACCEPTED, DUPLICATE]
+
+
+def test_a_resent_event_takes_the_claim_of_the_row_that_it_supersedes() -> None:
+    was = Point(0, 4, 2)
+    assert judge([A], {A: claim(4, 2)}, [was]).standings.tolist() == [ACCEPTED]
+    assert judge([A], {A: claim(4, 1)}, [was]).standings.tolist() == [DROPPED]
+    assert judge([A], {A: claim(9, 0)}, [was]).standings.tolist() == [DROPPED]
+
+
+def test_a_second_resend_leaves_no_row_in_the_same_block_either() -> None:
+    was = Point(0, 4, 2)
+    assert judge([A, A], {A: claim(4, 2)}, [was, was]).standings.tolist() == [ACCEPTED, DROPPED]
+
+
+def test_a_resent_event_whose_claim_expired_is_accepted() -> None:
+    old = {A: claim(4, 2, time=NOW - HORIZON_MS - 1)}
+    assert judge([A], old, [Point(0, 4, 2)]).standings.tolist() == [ACCEPTED]
+    assert judge([A], {}, [Point(0, 4, 2)]).standings.tolist() == [ACCEPTED]
+
+
+def test_a_duplicate_before_a_resent_event_of_its_id_stays_a_duplicate() -> None:
+    was = Point(0, 4, 2)
+    decision = judge([A, A, A], {A: claim(4, 2)}, [None, was, None])
+    assert decision.standings.tolist() == [DUPLICATE, ACCEPTED, DUPLICATE]
+    assert decision.first == {0: (was, False), 2: (Point(0, 10, 1), False)}
+
+
+def test_the_claim_of_another_epoch_comes_before() -> None:
+    place = Place(1, 0, 0, NOW)
+    decision = decide([A], [0], [0], None, [claim(999)], place, HORIZON_MS)
+    assert decision.standings.tolist() == [DUPLICATE]

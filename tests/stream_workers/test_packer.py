@@ -1,0 +1,232 @@
+"""A packer's run with a broker of our own: what is sent and committed when sends fail."""
+
+import asyncio
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError, KafkaTimeoutError
+
+from schemas.block import Block, decode
+from schemas.position import Log, position
+from schemas.topics import GATEWAY_EVENTS
+from stream_workers import packer as module
+from stream_workers.epochs import Bookmark, Opened
+from stream_workers.packer import Packer, _Run
+from stream_workers.settings import PackerSettings
+from tests.stream_workers.worlds import NOW, make_event, no_customer
+
+TP = TopicPartition("events.acme", 0)
+LOG = Log("events.acme", 0, 0)
+
+
+class FakeBroker:
+    """Producer and consumer in one; each send waits for `land` or `fail`."""
+
+    def __init__(self) -> None:
+        self.sends: list[tuple[Block, asyncio.Future[None]]] = []
+        self.sent = asyncio.Event()
+        self.commits: list[int] = []
+
+    async def send(self, topic: str, value: bytes, partition: int) -> "asyncio.Future[None]":
+        self.sends.append((decode(value), asyncio.get_running_loop().create_future()))
+        self.sent.set()
+        return self.sends[-1][1]
+
+    async def commit(self, offsets: dict[TopicPartition, Any]) -> None:
+        self.commits.append(offsets[TP].offset)
+
+    def land(self, number: int) -> None:
+        self.sends[number][1].set_result(None)
+
+    def fail(self, number: int) -> None:
+        self.sends[number][1].set_exception(KafkaTimeoutError())
+
+    def ranges(self) -> list[tuple[int, int]]:
+        return [(r.start >> 20, r.stop >> 20) for block, _ in self.sends for r in block.ranges]
+
+
+class FakeFollower:
+    snapshot = SimpleNamespace(version=1, external_id_of=no_customer)
+
+    def refresh(self) -> int:
+        return 1
+
+
+@pytest.fixture
+def broker() -> FakeBroker:
+    return FakeBroker()
+
+
+@pytest.fixture
+def run(broker: FakeBroker, tmp_path: Path) -> _Run:
+    follower: Any = FakeFollower()
+    packer = Packer(PackerSettings(data_dir=tmp_path), 1, follower)
+    made: Any = broker
+    run = _Run(packer, made, made)
+    run._logs[TP] = LOG
+    return run
+
+
+def record(offset: int, *events: dict[str, Any], **more: Any) -> Any:
+    value = json.dumps(list(events) or [make_event(f"id{offset}")]).encode()
+    given = {"topic": TP.topic, "offset": offset, "timestamp": NOW, "headers": (), "value": value}
+    return SimpleNamespace(**(given | more))
+
+
+async def turn() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_commit_follows_the_blocks_of_all_flushes_before_it(
+    run: _Run, broker: FakeBroker
+) -> None:
+    for offset in (0, 1):
+        run._gather(TP, [record(offset)])
+        await run._flush()
+    broker.land(1)
+    await turn()
+    assert broker.commits == []
+    broker.land(0)
+    await run._settle()
+    assert broker.commits == [1, 2]
+    assert broker.ranges() == [(0, 1), (1, 2)]
+
+
+async def test_nothing_is_sent_or_committed_after_a_failed_send(
+    run: _Run, broker: FakeBroker
+) -> None:
+    """A later block may have landed; a later commit would lose what failed before it."""
+    for offset in (0, 1):
+        run._gather(TP, [record(offset)])
+        await run._flush()
+    broker.fail(0)
+    broker.land(1)
+    await turn()
+    run._gather(TP, [record(2)])
+    with pytest.raises(KafkaError):
+        await run._flush()
+    await run.on_partitions_revoked([TP])
+    await run.cancel()
+    assert (len(broker.sends), broker.commits) == (2, [])
+
+
+async def test_a_rebalance_after_the_run_was_given_up_flushes_nothing(
+    run: _Run, broker: FakeBroker
+) -> None:
+    run._gather(TP, [record(0)])
+    await run._flush()
+    run._gather(TP, [record(1)])
+    await run.cancel()
+    await run.on_partitions_revoked([TP])
+    assert (len(broker.sends), broker.commits) == (1, [])
+
+
+async def test_a_rebalance_writes_and_commits_what_was_read(run: _Run, broker: FakeBroker) -> None:
+    run._gather(TP, [record(0)])
+    revoking = asyncio.create_task(run.on_partitions_revoked([TP]))
+    await broker.sent.wait()
+    broker.land(0)
+    await revoking
+    assert broker.commits == [1]
+    assert (run._logs, len(run._pool), run._starts) == ({}, 0, {})
+
+
+async def test_a_rebalance_waits_for_the_flush_at_hand_which_keeps_its_ranges(
+    run: _Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranges from the log's beginning would cover the failed block before it."""
+    run._gather(TP, [record(0)])
+    await run._flush()
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slowly() -> int:
+        asked.set()
+        await answer.wait()
+        return 1
+
+    monkeypatch.setattr(run, "_catalog_version", slowly)
+    run._gather(TP, [record(1)])
+    flushing = asyncio.create_task(run._flush())
+    await asked.wait()
+    revoking = asyncio.create_task(run.on_partitions_revoked([TP]))
+    await turn()
+    broker.fail(0)
+    answer.set()
+    await flushing
+    broker.land(1)
+    await revoking
+    assert broker.ranges() == [(0, 1), (1, 2)]
+    assert broker.commits == []
+    await run.cancel()
+
+
+async def test_records_before_the_seek_of_a_new_assignment_are_not_taken(
+    run: _Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def opened(consumer: Any, tps: list[TopicPartition]) -> dict[TopicPartition, Opened]:
+        if run._unopened is None and not looks:
+            looks.append(tps)
+            await run.on_partitions_assigned([TP])
+        return {TP: Opened(4)}
+
+    looks: list[list[TopicPartition]] = []
+    monkeypatch.setattr(module, "open_epochs", opened)
+    await run.on_partitions_assigned([TP])
+    await run._open()
+    run._gather(TP, [record(0)])
+    assert (run._logs, len(run._pool)) == ({}, 0)
+    await run._open()
+    assert run._logs == {TP: Log("events.acme", 4, 0)}
+
+
+async def test_headers_of_native_producers_may_be_anything(run: _Run, broker: FakeBroker) -> None:
+    """Tracing headers are binary; once such a record stopped the packer for good."""
+    headers = (("trace", b"\xff\xfe"), ("account", b"other"), ("received-at", b"1"), ("n", None))
+    run._gather(TP, [record(0, headers=headers)])
+    await run._flush()
+    broker.land(0)
+    await run._settle()
+    table = broker.sends[0][0].table()
+    assert table.column("account").to_pylist() == ["acme"]
+    assert table.column("ingested_at").to_pylist() == [NOW]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("received-at", b"\xb2"), ("received-at", b"9" * 40), ("first-id", b"x")]
+)
+async def test_a_header_that_no_gateway_writes_is_passed_over(
+    run: _Run, name: str, value: bytes
+) -> None:
+    tp = TopicPartition(GATEWAY_EVENTS, 0)
+    run._logs[tp] = Log(GATEWAY_EVENTS, 0, 0)
+    headers = (("account", b"acme"), (name, value))
+    run._gather(tp, [record(0, make_event(), topic=GATEWAY_EVENTS, headers=headers)])
+    assert len(run._pool) == 1
+
+
+async def test_a_record_without_a_believable_time_is_received_now(run: _Run) -> None:
+    for stamp in (-1, 0, NOW * 1000):
+        run._gather(TP, [record(0, timestamp=stamp)])
+    [(_, block)] = run._pool.cut(1, epoch=0, catalog_version=1, starts={})
+    times = block.table().column("ingested_at").to_pylist()
+    assert all(NOW < time < 2 * NOW for time in times)
+
+
+async def test_a_gap_stands_behind_its_first_record(run: _Run) -> None:
+    run._gaps[TP] = "log_truncated: lost"
+    run._gather(TP, [record(5), record(6)])
+    blocks = list(run._pool.cut(1, epoch=0, catalog_version=1, starts={}, bytes_max=1))
+    letters = [letter for _, block in blocks for letter in block.dead_letters]
+    assert [letter.code for letter in letters] == ["log_truncated"]
+    stops = [r.stop for _, block in blocks for r in block.ranges]
+    assert stops == sorted(stops) and stops[-1] == position(7)
+
+
+def test_a_bookmark_is_taken_of_the_last_record(run: _Run) -> None:
+    run._gather(TP, [record(3), record(4)])
+    assert run._reached[TP] == Bookmark.after(0, record(4))

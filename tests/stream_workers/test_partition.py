@@ -1,0 +1,151 @@
+"""One block partition with a store of our own: what is written when, and what happens in doubt."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from clickhouse.client import InsertFailed
+from schemas.block import Block, encode
+from stream_workers import partition as module
+from stream_workers.partition import Partition, Parts
+from stream_workers.settings import WorkerSettings
+from stream_workers.store import NotOwner, Progress
+from tests.stream_workers.worlds import (
+    NOW,
+    cut,
+    make_catalog,
+    make_event,
+    make_feature,
+    make_record,
+    pool_of,
+)
+
+
+class FakeStore:
+    """Keeps inserted rows; `faults` says what goes wrong with the next inserts."""
+
+    identity = "fake"
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.faults: list[Callable[[list[dict[str, Any]]], None]] = []
+        self.inserted: list[str] = []
+        self.owner = 0
+
+    def acquire(self, partition: int, held: int | None = None) -> int:
+        assert held in (None, self.owner)
+        self.owner += 1
+        return self.owner
+
+    def query_prefix(self, partition: int) -> str:
+        return f"fake-{partition}-"
+
+    def mend(self, partition: int, owner: int) -> Progress:
+        markers = [row for row in self.rows if row["verdict"] == "marker"]
+        return Progress(max((row["block_offset"] for row in markers), default=-1), {}, NOW)
+
+    def claims(self, *_: int) -> Iterator[list[tuple[int, bytes, bytes]]]:
+        yield from ()
+
+    async def insert(self, table: str, stream: bytes, *, token: str, query_id: str) -> None:
+        self.inserted.append(query_id)
+        with pa.ipc.open_stream(stream) as reader:
+            rows = reader.read_all().to_pylist()
+        if self.faults:
+            self.faults.pop(0)(rows)
+        self.rows += rows
+
+
+class FakeFollower:
+    def __init__(self) -> None:
+        self.snapshot = make_catalog(make_feature())
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> FakeStore:
+    monkeypatch.setattr(module, "RETRY_S", (0.0,))
+    return FakeStore()
+
+
+@pytest.fixture
+async def partition(store: FakeStore, tmp_path: Path) -> AsyncIterator[Partition]:
+    parts: Any = Parts(WorkerSettings(data_dir=tmp_path), store, store, FakeFollower())  # type: ignore[arg-type]
+    made = Partition(0, parts)
+    assert made.prepare() == 0
+    made.refill()
+    yield made
+    made.close()
+
+
+def block(*ids: str, offset: int = 0) -> bytes:
+    [(_, made)] = cut(pool_of([make_record(offset, [make_event(each) for each in ids])]))
+    assert isinstance(made, Block)
+    return encode(made)
+
+
+def claimed(partition: Partition) -> int:
+    assert partition._claims is not None
+    return partition._claims.reached
+
+
+def refuse(code: int | None) -> Callable[[list[dict[str, Any]]], None]:
+    def fault(rows: list[dict[str, Any]]) -> None:
+        raise InsertFailed(code, "refused")
+
+    return fault
+
+
+async def test_blocks_are_counted_one_after_the_other(
+    partition: Partition, store: FakeStore
+) -> None:
+    assert dict(await partition.count(0, NOW, block("a", "b"))) == {"counted": 2}
+    assert dict(await partition.count(1, NOW, block("b", "c", offset=1))) == {
+        "duplicate": 1, "counted": 1,
+    }  # fmt: skip
+    assert (partition.next_offset, claimed(partition)) == (2, 1)
+
+
+async def test_a_refused_insert_that_is_not_in_is_sent_again_by_a_new_owner_number(
+    partition: Partition, store: FakeStore
+) -> None:
+    store.faults = [refuse(241), refuse(None)]
+    await partition.count(0, NOW, block("a"))
+    assert len(store.inserted) == 3 and len(set(store.inserted)) == 3
+    assert [(row["verdict"], row["owner"]) for row in store.rows] == [("counted", 3), ("marker", 3)]
+
+
+async def test_an_insert_without_an_answer_that_landed_is_not_sent_again(
+    partition: Partition, store: FakeStore
+) -> None:
+    def lands(rows: list[dict[str, Any]]) -> None:
+        store.rows += rows
+        raise InsertFailed(None, "the connection broke")
+
+    store.faults = [lands]
+    await partition.count(0, NOW, block("a"))
+    assert len(store.inserted) == 1
+    assert (partition.next_offset, claimed(partition)) == (1, 0)
+
+
+async def test_a_fenced_worker_stops_and_leaves_no_claim(
+    partition: Partition, store: FakeStore
+) -> None:
+    """Claims before rows would be of decisions that nobody stored."""
+    store.faults = [refuse(469)]
+    with pytest.raises(NotOwner):
+        await partition.count(0, NOW, block("a"))
+    assert (partition.next_offset, claimed(partition)) == (0, -1)
+
+
+async def test_what_no_packer_wrote_is_a_dead_letter_and_counting_goes_on(
+    partition: Partition, store: FakeStore
+) -> None:
+    assert dict(await partition.count(0, NOW, b"rubbish")) == {"dead_letter": 1}
+    assert dict(await partition.count(1, NOW, block("a"))) == {"counted": 1}
+    letter = store.rows[0]
+    assert (letter["log_topic"], letter["log_offset"], letter["properties"]) == (
+        "event-blocks", 0, b"rubbish",
+    )  # fmt: skip
