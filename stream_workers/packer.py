@@ -36,7 +36,7 @@ from schemas.topics import (
 from stream_workers.epochs import Bookmark, open_epochs
 from stream_workers.monitor import serve_monitor
 from stream_workers.pace import Pace
-from stream_workers.packing import Pool, Record
+from stream_workers.packing import Pool, Record, Resolve
 from stream_workers.settings import PackerSettings
 from stream_workers.topics import ensure_topics
 
@@ -200,7 +200,7 @@ class _Run(ConsumerRebalanceListener):
         source = self._logs.get(tp)
         if source is None:
             return  # not opened yet: read again after its seek; or of an assignment that is over
-        resolve = self._packer._follower.snapshot.external_id_of
+        resolve = self._resolver()
         for record in records:
             if tp.topic == RESENT:
                 self._pool.add_resent(_record(source, record, ""))
@@ -213,6 +213,26 @@ class _Run(ConsumerRebalanceListener):
                 self._pool.note_gap(first, self._gaps.pop(tp))
         self._reached[tp] = Bookmark.after(source.epoch, records[-1])
         RECORDS.inc(len(records))
+
+    def _resolver(self) -> Resolve:
+        """External ids by ours; whom the snapshot doesn't know is looked for anew, once a batch.
+
+        A customer may have been created just before the event that names it. With the catalog away
+        nobody can tell: that raises CatalogUnavailable, and the batch is read again.
+        """
+        follower = self._packer._follower
+        looked = False
+
+        def resolve(account: str, customer_id: str) -> str | None:
+            nonlocal looked
+            external_id = follower.snapshot.external_id_of(account, customer_id)
+            if external_id is None and not looked:
+                looked = True
+                follower.refresh()
+                external_id = follower.snapshot.external_id_of(account, customer_id)
+            return external_id
+
+        return resolve
 
     async def _flush(self) -> None:
         """Cut the pool into blocks and send them; at most two flushes are under way.

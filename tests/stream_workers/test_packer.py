@@ -230,3 +230,29 @@ async def test_a_gap_stands_behind_its_first_record(run: _Run) -> None:
 def test_a_bookmark_is_taken_of_the_last_record(run: _Run) -> None:
     run._gather(TP, [record(3), record(4)])
     assert run._reached[TP] == Bookmark.after(0, record(4))
+
+
+async def test_a_customer_created_just_before_its_event_is_known(
+    run: _Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: dict[str, str] = {}
+    looks = []
+
+    class Follower:
+        snapshot = SimpleNamespace(
+            version=1, external_id_of=lambda account, customer_id: known.get(customer_id)
+        )
+
+        def refresh(self) -> int:
+            looks.append(1)
+            known["cust_new"] = "acme"
+            return 1
+
+    monkeypatch.setattr(run._packer, "_follower", Follower())
+    names = ("cust_new", "cust_new", "cust_none", "cust_none")
+    run._gather(TP, [record(0, *({"event_name": "e", "customer_id": name} for name in names))])
+    assert len(looks) == 1
+    await run._flush()
+    (block, _), *_ = broker.sends
+    assert block.table().column("external_customer_id").to_pylist() == ["acme", "acme"]
+    assert [letter.code for letter in block.dead_letters] == ["unknown_customer_id"] * 2
