@@ -193,10 +193,12 @@ def verdict_counts(
 
 
 def dead_letter_counts(expected: Mapping[Any, str], found: Mapping[Any, str]) -> Iterator[Count]:
-    """Lines for dead letters by reason, from reasons by place; a wrong place doesn't count."""
-    there = {place: reason for place, reason in found.items() if place in expected}
-    counts = Counter(expected.values()), Counter(there.values())
-    yield from _compare("Dead letters", *counts, REASONS)
+    """Lines for dead letters by reason, from reasons by place: each has to be where it belongs."""
+    there = Counter(
+        reason if expected.get(place) == reason else f"{reason}, unexpected"
+        for place, reason in found.items()
+    )
+    yield from _compare("Dead letters", Counter(expected.values()), there, REASONS)
 
 
 def _compare(

@@ -46,7 +46,7 @@ from schemas.topics import NATIVE_PREFIX
 RUN_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
 PARTITIONS = 3
 POLL_S = 0.1
-PATIENCE_S = 30.0
+PATIENCE_S = 20.0
 """How long the numbers may stand still before what is missing is called missing."""
 
 Place = tuple[int, int, int]
@@ -92,6 +92,7 @@ class _Play:
         self.since = datetime.now(UTC) - timedelta(seconds=1)
         self.features = features(name)
         self.meters: dict[str, str] = {}  # ids by event name
+        self.written: set[tuple[int, int]] = set()  # partitions and offsets of our own records
         self.dead: dict[Place, str] = {}  # where dead letters have to be
         self.refused = 0
         self.progress = Progress(
@@ -210,6 +211,7 @@ class _Play:
                 sends = [await producer.send(self.topic, each.value, each.key) for each in some]
                 for native, written in zip(some, await asyncio.gather(*sends), strict=True):
                     place = written.partition, written.offset
+                    self.written.add(place)
                     self.dead |= {(*place, index): why for index, why in native.dead.items()}
                     self.progress.advance(task, len(native.reports) + len(native.dead))
 
@@ -273,7 +275,11 @@ class _Play:
                 "since": int(self.since.timestamp() * 1000),
             },
         )
-        return {tuple(place): reason for *place, reason in answer.result_rows}
+        return {
+            (partition, offset, index): reason
+            for partition, offset, index, reason in answer.result_rows
+            if (partition, offset) in self.written
+        }
 
     async def _quantities(self, scenario: Scenario) -> list[Quantity]:
         """Ask the API for the usage of every feature by every customer that used it."""
@@ -306,10 +312,8 @@ class _Play:
 
     async def _counts(self, scenario: Scenario) -> list[Count]:
         """How many events, warnings, dead letters and refusals there are of each kind."""
-        dead = await self._dead_letters()
-        ours = {place: reason for place, reason in dead.items() if place in self.dead}
         return [
             *verdict_counts(scenario.verdicts(), await self._verdicts()),
-            *dead_letter_counts(self.dead, ours),
+            *dead_letter_counts(self.dead, await self._dead_letters()),
             Count("Refused over HTTP", "400", len(scenario.refused), self.refused, REFUSED),
         ]
