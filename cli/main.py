@@ -1,7 +1,9 @@
 """The command `tallylog`."""
 
 import asyncio
+import faulthandler
 import logging
+import signal
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any
@@ -156,6 +158,7 @@ def counter() -> None:
     from stream_workers.counter import run
     from stream_workers.settings import WorkerSettings
 
+    _logging()
     run(WorkerSettings())
 
 
@@ -193,6 +196,7 @@ def migrate() -> None:
 
 
 def _logging() -> None:
+    faulthandler.register(signal.SIGUSR1)  # kill -USR1: where every thread is, on stderr
     logging.basicConfig(
         level=Places().log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

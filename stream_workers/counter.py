@@ -94,6 +94,40 @@ class Counting:
                 found[f"partition {number}"] = f"no progress for {lane.stalled_s:.0f} s"
         return found
 
+    async def watch(self, app: faust.App) -> None:
+        """End the process when blocks wait in the log and none comes: consumers are known to die.
+
+        (faust-streaming issues 175, 523, 532: never explained.) A block at hand is progress: the
+        store may be away for as long as it likes.
+        """
+        idle_since: dict[int, tuple[int, float]] = {}
+        while True:
+            await asyncio.sleep(STALL_S / 6)
+            lanes = dict(self._lanes)
+            tps = [TP(self._topic, number) for number in lanes]
+            try:
+                async with asyncio.timeout(STALL_S):
+                    ends = await app.consumer.highwaters(*tps) if tps else {}
+            except Exception as error:  # the broker is away: nothing waits that we could know of
+                log.warning("no word from the log: %r", error)
+                continue
+            now = time.monotonic()
+            for tp in tps:
+                lane = lanes[tp.partition]
+                if not lane.idle or ends.get(tp, 0) <= lane.next_offset:
+                    idle_since.pop(tp.partition, None)
+                    continue
+                offset, since = idle_since.setdefault(tp.partition, (lane.next_offset, now))
+                if offset != lane.next_offset:
+                    idle_since[tp.partition] = (lane.next_offset, now)
+                elif now - since > STALL_S / 2:
+                    log.error(
+                        "no block comes to partition %d, %d wait: starting over",
+                        tp.partition,
+                        ends[tp] - lane.next_offset,
+                    )
+                    end_process()
+
 
 class _Lane:
     """One partition's queue and the task that works it off."""
@@ -102,6 +136,7 @@ class _Lane:
         self.queue: asyncio.Queue[EventT[bytes] | None] = asyncio.Queue(QUEUE_BLOCKS)
         self._partition = partition
         self._busy_since: float | None = None
+        self._opened = False
         self._task = asyncio.create_task(self._run())
 
     @property
@@ -109,10 +144,21 @@ class _Lane:
         """How long the block at hand has taken so far."""
         return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
 
+    @property
+    def idle(self) -> bool:
+        """Whether it waits for a block."""
+        return self._opened and self._busy_since is None and self.queue.empty()
+
+    @property
+    def next_offset(self) -> int:
+        """The block it counts next."""
+        return self._partition.next_offset
+
     async def _run(self) -> None:
         partition, label = self._partition, str(self._partition.number)
         try:
             await asyncio.to_thread(partition.refill)
+            self._opened = True
             while (event := await self.queue.get()) is not None:
                 message = event.message
                 if message.offset == partition.next_offset:
@@ -211,14 +257,19 @@ class _Worker(faust.Worker):
         super().__init__(app, loglevel=settings.log_level.upper(), redirect_stdouts=False)
         self._settings = settings
         self._counting = counting
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def on_first_start(self) -> None:
         await super().on_first_start()
         port = self._settings.monitor_port
-        self._monitor = asyncio.create_task(serve_monitor(port, self._counting.troubles))
+        self._tasks = [
+            asyncio.create_task(serve_monitor(port, self._counting.troubles)),
+            asyncio.create_task(self._counting.watch(self.app)),
+        ]
 
     async def on_stop(self) -> None:
-        self._monitor.cancel()
+        for task in self._tasks:
+            task.cancel()
         await self._counting.stop()
         await super().on_stop()
 

@@ -357,6 +357,12 @@ def _record(
     return Record(source, record.offset, account, received_at, record.value, first_id)
 
 
+def _show_tasks() -> None:
+    """Write on stderr where every task is: `kill -USR1`."""
+    for task in asyncio.all_tasks():
+        task.print_stack()
+
+
 async def pack(settings: PackerSettings) -> None:
     """Pack until SIGINT or SIGTERM."""
     partitions = await ensure_topics(settings)
@@ -366,6 +372,7 @@ async def pack(settings: PackerSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, packer.stop)
+    loop.add_signal_handler(signal.SIGUSR1, _show_tasks)
     monitor = asyncio.create_task(serve_monitor(settings.monitor_port, lambda: packer.troubles))
     await packer.run()
     monitor.cancel()
