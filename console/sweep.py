@@ -263,8 +263,7 @@ def progress_of(client: Client, name: Name) -> tuple[int, int]:
 @contextlib.asynccontextmanager
 async def _alone(file: Path) -> AsyncIterator[None]:
     """Wait until no other process of this machine holds the lock, and hold it."""
-    handle: IO[str] = await asyncio.to_thread(_opened, file)
-    with handle:
+    with _opened(file) as handle:  # not on a thread: a cancelled wait would leave it open
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

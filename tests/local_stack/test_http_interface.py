@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import shutil
 import socket
 import subprocess
 import threading
@@ -31,6 +32,7 @@ def test_health(http: Http) -> None:
     assert http.client.get("/nope").status_code == 404
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
 def test_curl_asks_by_url_and_by_body(http: Http) -> None:
     ask = ["curl", "-s", "--noproxy", "*", "-u", ":".join(("default", ""))]
     by_body = subprocess.run(
