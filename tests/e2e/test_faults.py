@@ -62,7 +62,7 @@ class Load:
                     else f"{self._name}-{number}-{chance.randrange(made)}"
                     for one in fresh
                 ]
-                events = [
+                events: list[dict[str, object]] = [
                     {
                         "event_id": one,
                         "event_name": self._name,
@@ -119,7 +119,8 @@ def counted(tallylog: Tallylog, event_name: str) -> tuple[int, ...]:
 def check(tallylog: Tallylog, event_name: str, load: Load) -> None:
     """Each acked id is counted once in the events and in the states; repeats are duplicates."""
     once = len(load.ids)
-    until(lambda: _seen(tallylog, event_name), (once, once, once, 2 * once), RECOVERY_S)
+    wanted: tuple[int, ...] = (once, once, once, 2 * once)
+    until(lambda: _seen(tallylog, event_name), wanted, RECOVERY_S)
     verdicts = tallylog.verdicts(event_name)
     assert verdicts["counted"] == once
     assert verdicts.get("duplicate", 0) >= load.sent - once
