@@ -1,17 +1,15 @@
 """Bodies of requests: the statement at their head, and the data of an INSERT in a file."""
 
 import os
-import struct
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import parse_qsl
 
-import lz4.block
-import zstandard
-
+from local_stack.compressed_blocks import BlockDecoder
 from local_stack.encodings import BadEncoding, Decoder
+from local_stack.forms import ExternalTable, boundary_of, read_form
 from local_stack.statements import DataInsert, data_insert
 
 Scope = MutableMapping[str, Any]
@@ -20,6 +18,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 STATEMENT_BYTES = 256 * 1024  # an INSERT's statement in a body lies within this
 MEMORY_BODY_BYTES = 64 * 1024 * 1024  # a larger body waits on disk
 COPY_BYTES = 1024 * 1024
+UNVERIFIED = "http_native_compression_disable_checksumming_on_decompress"
 
 
 class Disconnected(Exception):
@@ -52,27 +51,29 @@ class Body:
 
     After `read`, `sql` is the statement without data, `insert` says whether data follows it, and
     `descriptor` is where the data lies, decoded: in memory while it is small, else on disk,
-    without a name.
+    without a name. `args` are the URL's and a form's, `tables` what a form brought.
     """
 
     def __init__(self, request: Request) -> None:
         self.request = request
+        self.args = request.args
         self.sql = request.args.get("query", "")
-        self.insert: DataInsert | None = data_insert(self.sql) if self.sql else None
-        self._head: bytearray | None = bytearray()
-        if self.sql:
-            self._head += self.sql.encode() + b"\n"
-        if self.insert is not None:
-            self._head = None
+        self.tables: list[ExternalTable] = []
+        self.insert: DataInsert | None = None
+        self._boundary = boundary_of(request.headers.get("content-type", ""))
         self._file: IO[bytes] | None = None
         self._size = 0
-        if self.insert is not None and (rest := self.sql[self.insert.end :].strip()):
-            self._store(rest.encode() + b"\n")
+        self._head: bytearray | None = None
+        if not self._boundary:
+            self._head = bytearray(self.sql.encode() + b"\n" if self.sql else b"")
+            self._take_statement()
 
     def __enter__(self) -> "Body":
         return self
 
     def __exit__(self, *_: object) -> None:
+        for table in self.tables:
+            table.data.close()
         if self._file is not None:
             self._file.close()
 
@@ -90,7 +91,9 @@ class Body:
         damaged."""
         encoding = self.request.headers.get("content-encoding", "identity").strip().lower()
         decoder = Decoder(encoding) if encoding not in {"", "identity"} else None
-        blocks = BlockDecoder() if self.request.flag("decompress") else None
+        blocks = None
+        if self.request.flag("decompress"):
+            blocks = BlockDecoder(verify=not self.request.flag(UNVERIFIED))
         more = True
         while more:
             message = await receive()
@@ -116,7 +119,26 @@ class Body:
         if len(self._head) > STATEMENT_BYTES and self._file is None:
             self._split(self._head[:STATEMENT_BYTES])
 
+    def _take_statement(self) -> None:
+        """Find an INSERT in `sql`, which is no longer in the body, and keep the data after it."""
+        self.insert = data_insert(self.sql) if self.sql else None
+        if self.insert is not None:
+            self._head = None
+            if rest := self.sql[self.insert.end :].strip():
+                self._store(rest.encode() + b"\n")
+
+    def _take_form(self) -> None:
+        """Read the fields and tables of a form, which make up the body."""
+        form, self._file, self._size = self._file or memory_file(), None, 0
+        with form:
+            fields, self.tables = read_form(form, self._boundary, self.args, memory_file)
+        self.sql += fields.pop("query", "")
+        self.args = self.args | fields
+        self._take_statement()
+
     def _end(self) -> None:
+        if self._boundary:
+            self._take_form()
         if self._head is not None and not self._split(self._head):
             try:
                 self.sql = self._head.decode()
@@ -151,42 +173,6 @@ class Body:
                 while piece := small.read(COPY_BYTES):
                     self._file.write(piece)
         self._file.write(data)
-
-
-class BlockDecoder:
-    """Decodes ClickHouse's own compressed blocks (`decompress=1`); their checksums are not looked
-    at."""
-
-    HEAD = 25  # checksum 16, method 1, compressed size 4 (with this head of 9), size 4
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The contents of the blocks that are complete."""
-        self._rest += data
-        while len(self._rest) >= self.HEAD:
-            method, size, plain_size = struct.unpack_from("<BII", self._rest, 16)
-            if len(self._rest) < 16 + size:
-                return
-            content = bytes(memoryview(self._rest)[self.HEAD : 16 + size])
-            del self._rest[: 16 + size]
-            try:
-                if method == 0x82:
-                    yield lz4.block.decompress(content, uncompressed_size=plain_size)
-                elif method == 0x90:
-                    yield zstandard.ZstdDecompressor().decompress(content, plain_size)
-                elif method == 0x02:
-                    yield content
-                else:
-                    raise BadEncoding(f"Unknown compression method {method:#x}")
-            except (lz4.block.LZ4BlockError, zstandard.ZstdError) as error:
-                raise BadEncoding(f"A compressed block is damaged: {error}") from error
-
-    def finish(self) -> None:
-        """Raise BadEncoding if the body ended inside a block."""
-        if self._rest:
-            raise BadEncoding("The body ends in the middle of a compressed block")
 
 
 def memory_file() -> IO[bytes]:

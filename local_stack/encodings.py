@@ -13,7 +13,11 @@ import zstandard
 
 
 class BadEncoding(Exception):
-    """The body isn't what its Content-Encoding says, or ends too early."""
+    """The body isn't what its Content-Encoding says, or ends too early; `code` is ClickHouse's."""
+
+    def __init__(self, text: str, code: int = 32) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class _Frame(Protocol):
@@ -26,7 +30,7 @@ class _Frame(Protocol):
     def decompress(self, data: bytes) -> bytes: ...
 
 
-class _Compressor(Protocol):
+class Compressor(Protocol):
     """What zlib and zstandard compressors have in common."""
 
     def compress(self, data: bytes, /) -> bytes: ...
@@ -96,13 +100,17 @@ DECODABLE = ("gzip", "deflate", "lz4", "zstd", "br")
 
 
 class Encoder:
-    """Encodes an answer piece by piece; without an encoding it leaves the pieces alone."""
+    """Encodes an answer piece by piece; without an encoding it leaves the pieces alone.
 
-    def __init__(self, encoding: str = "") -> None:
+    `blocks` makes ClickHouse's own compressed blocks of it first.
+    """
+
+    def __init__(self, encoding: str = "", blocks: "Compressor | None" = None) -> None:
         self.encoding = encoding
+        self._blocks = blocks
         self._lz4 = lz4.frame.LZ4FrameCompressor() if encoding == "lz4" else None
         self._begun = False
-        self._stream: _Compressor
+        self._stream: Compressor
         if encoding in {"gzip", "deflate"}:
             wbits = 31 if encoding == "gzip" else 15
             self._stream = zlib.compressobj(3, zlib.DEFLATED, wbits)
@@ -111,6 +119,11 @@ class Encoder:
 
     def feed(self, data: bytes) -> bytes:
         """The encoded form of the next piece, as far as it is decided."""
+        if self._blocks is not None:
+            data = self._blocks.compress(data)
+        return self._encode(data)
+
+    def _encode(self, data: bytes) -> bytes:
         if not self.encoding:
             return data
         if self._lz4 is not None:
@@ -121,6 +134,10 @@ class Encoder:
 
     def finish(self) -> bytes:
         """The end of the encoded answer."""
+        rest = self._blocks.flush() if self._blocks is not None else b""
+        return self._encode(rest) + self._end()
+
+    def _end(self) -> bytes:
         if not self.encoding:
             return b""
         if self._lz4 is not None:

@@ -22,7 +22,7 @@ import re
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +30,8 @@ from typing import Any
 
 from local_stack.errors import FolderTaken
 from local_stack.exceptions import EngineError
+from local_stack.forms import ExternalTable
+from local_stack.sandbox import confine, reaches_out, suspicious
 from local_stack.statements import DataInsert, quoted, selects, writing
 
 DATABASE = "tallylog"  # the embedded engine's own "default" shows files as tables
@@ -40,6 +42,8 @@ STREAMABLE = frozenset(
 )
 SETTING_NAME = re.compile(r"[A-Za-z_]\w*")
 COPY_BYTES = 1024 * 1024
+FORMATTED = "SELECT formatQuerySingleLine({sql:String})"
+TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0"})
 LIVE_QUERIES = """
 CREATE OR REPLACE VIEW system.live_queries AS SELECT * REPLACE (
     if(Settings['log_comment'] != '', Settings['log_comment'], query_id) AS query_id,
@@ -57,6 +61,7 @@ class Query:
     params    Values of `{name:Type}`, escaped as in TSV.
     settings  Settings of this query alone.
     query_id  The client's, or one drawn for it.
+    tables    Tables that exist for this query alone.
     insert    The INSERT whose data lies in `data`, if it is one.
     data      A file descriptor of this process.
     """
@@ -66,6 +71,7 @@ class Query:
     params: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
     query_id: str = ""
+    tables: Sequence[ExternalTable] = ()
     insert: DataInsert | None = None
     data: int = -1
 
@@ -84,12 +90,14 @@ class Summary:
 class Engine:
     """The engine on one folder. Only one may be open in a process, and one process on a folder.
 
-    Raises FolderTaken if another process works on it.
+    The process is confined to the folder from then on (see sandbox.py). Raises FolderTaken if
+    another process works on it.
     """
 
     def __init__(self, folder: Path, memory_mb: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(folder)
+        confine(folder)
         from chdb import (
             _chdb as chdb,
         )  # takes 0.1 s and starts an engine: only in the process that is one
@@ -129,24 +137,54 @@ class Engine:
             about = self._first.classify_query(sql)
         return about["statement_count"], about["query_class"] == self._changes
 
+    def refusal(self, sql: str, infile: str = "") -> str:
+        """What a statement would reach outside the folder; empty if nothing. `infile` it may read.
+
+        Raises EngineError if it can't be parsed.
+        """
+        if not suspicious(sql):
+            return ""
+        escaped = sql.translate(TSV_ESCAPES)
+        try:
+            with self._classify:
+                formatted = self._first.query(FORMATTED, "RawBLOB", params={"sql": escaped})
+        except RuntimeError as error:
+            raise EngineError.of(error, self.version) from None
+        return reaches_out(formatted.bytes().decode(), infile)
+
     def run(self, connection: Any, query: Query, write: Callable[[bytes], None]) -> Summary:
         """Run one query on a connection of this thread, handing the answer to `write` in pieces.
 
         What `write` raises ends the query. Raises EngineError.
         """
         try:
-            if query.settings:
-                connection.query(set_statement(query.settings), "Null")
-            if query.insert is not None:
-                sql = query.insert.reading(descriptor_path(query.data))
-                return self._at_once(connection, sql, query, write)
-            if not selects(query.sql):
-                return self._at_once(connection, query.sql, query, write)
-            if query.format in STREAMABLE:
-                return self._in_pieces(connection, query, write)
-            return self._through_a_file(connection, query, write)
+            with self._tables(connection, query.tables):
+                if query.settings:
+                    connection.query(set_statement(query.settings), "Null")
+                if query.insert is not None:
+                    sql = query.insert.reading(descriptor_path(query.data))
+                    return self._at_once(connection, sql, query, write)
+                if not selects(query.sql):
+                    return self._at_once(connection, query.sql, query, write)
+                if query.format in STREAMABLE:
+                    return self._in_pieces(connection, query, write)
+                return self._through_a_file(connection, query, write)
         except RuntimeError as error:
             raise EngineError.of(error, self.version) from None
+
+    @contextlib.contextmanager
+    def _tables(self, connection: Any, tables: Sequence[ExternalTable]) -> Iterator[None]:
+        """Make and fill external tables; they go with the query, or with its connection."""
+        try:
+            for table in tables:
+                connection.query(table.create, "Null")
+                sql = table.fill(descriptor_path(table.data.fileno()))
+                connection.query(sql, "Null")
+            yield
+        finally:
+            for table in tables:
+                with contextlib.suppress(RuntimeError):
+                    connection.query(table.drop, "Null")
 
     def _at_once(
         self, connection: Any, sql: str, query: Query, write: Callable[[bytes], None]

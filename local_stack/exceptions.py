@@ -4,7 +4,7 @@ import re
 
 EXCEPTION = re.compile(r"Code: (\d+)\. DB::Exception: ")
 BAD_REQUEST = (  # what can't be parsed, and what doesn't fit
-    "6 15 25 26 27 32 33 36 37 38 41 44 53 62 72 89 117 123 167 168 223 271 321 "
+    "6 15 25 26 27 32 33 36 37 38 40 41 44 53 62 72 89 117 123 167 168 223 271 321 "
     "373 374 376 408 427 441 456 457 618 675 676"
 )
 NOT_FOUND = "46 47 50 56 60 63 73 78 81 115 139 152 336 372"  # names that don't exist

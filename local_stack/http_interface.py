@@ -1,8 +1,8 @@
 """ClickHouse's HTTP interface in front of the embedded engine, as an ASGI application.
 
 It speaks as a server does: `query` in the URL or the body, data of an INSERT in the body,
-settings and `param_*` in the URL, FORMAT in the query, `X-ClickHouse-*` headers, exception codes
-and statuses, compression both ways.
+settings and `param_*` in the URL, FORMAT in the query, multipart forms with external tables,
+`X-ClickHouse-*` headers, exception codes and statuses, compression both ways.
 
 What it adds to the engine:
 
@@ -14,8 +14,7 @@ What it adds to the engine:
 - A `query_id` is one query's at a time, and works in `system.processes` and `KILL QUERY`, which
   never waits in a queue.
 
-Not served: `compress=1` (ClickHouse's own block format; `decompress=1` is), external tables,
-roles and users.
+Not served: roles and users.
 """
 
 import asyncio
@@ -31,14 +30,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from local_stack.bodies import Body, Disconnected, Receive, Request, Scope
-from local_stack.encodings import BadEncoding, chosen_encoding
-from local_stack.engine import DATABASE, Engine, Query, Summary, set_statement
+from local_stack.compressed_blocks import BlockEncoder
+from local_stack.encodings import BadEncoding, Encoder, chosen_encoding
+from local_stack.engine import DATABASE, Engine, Query, Summary, descriptor_path, set_statement
 from local_stack.exceptions import STATUS, EngineError, engine_error, exception_block
 from local_stack.outbox import Outbox
-from local_stack.statements import LIVE_QUERIES, format_of, names_files, tokens, with_query_ids
+from local_stack.sandbox import suspicious
+from local_stack.statements import LIVE_QUERIES, format_of, tokens, with_query_ids
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+DAMAGE = {
+    32: "ATTEMPT_TO_READ_AFTER_EOF",
+    40: "CHECKSUM_DOESNT_MATCH",
+    89: "UNKNOWN_COMPRESSION_METHOD",
+}
 QUERIES_AT_ONCE = 24
 SESSION_TIMEOUT_S = 60
 SESSION_TIMEOUT_MAX_S = 3600
@@ -106,8 +112,9 @@ class HttpInterface:
         except Disconnected:
             return
         except BadEncoding as error:
-            text = f"Code: 32. DB::Exception: {error}. (ATTEMPT_TO_READ_AFTER_EOF)"
-            await answer_error(send, EngineError(32, text), headers)
+            await answer_error(
+                send, engine_error(error.code, str(error), DAMAGE[error.code]), headers
+            )
         except EngineError as error:
             await answer_error(send, error, headers)
 
@@ -121,7 +128,9 @@ class HttpInterface:
     ) -> None:
         """Run a query on a thread and send its answer, whole or as it comes."""
         loop = asyncio.get_running_loop()
-        outbox = Outbox(loop, self._encoding(request), request.flag("wait_end_of_query"))
+        blocks = BlockEncoder() if request.flag("compress") else None
+        encoder = Encoder(self._encoding(request), blocks)
+        outbox = Outbox(loop, encoder, request.flag("wait_end_of_query"))
         headers["x-clickhouse-format"] = query.format
         headers["content-type"] = self.engine.content_types.get(query.format, "text/plain")
         if outbox.encoder.encoding:
@@ -201,10 +210,6 @@ class HttpInterface:
     def _query(self, request: Request, body: "Body") -> Query:
         """The query that a request and its body make."""
         insert, sql = body.insert, body.sql
-        if request.flag("compress"):
-            raise engine_error(
-                48, "compress=1 is not served; use enable_http_compression=1", "NOT_IMPLEMENTED"
-            )
         if not sql.strip():
             raise engine_error(62, "Syntax error: empty query", "SYNTAX_ERROR")
         default_format = request.args.get("default_format") or request.headers.get(
@@ -212,10 +217,6 @@ class HttpInterface:
         )
         format_name = default_format
         if insert is None:
-            if names_files(sql):
-                raise engine_error(
-                    358, "INTO OUTFILE and FROM INFILE are for clients", "INTO_OUTFILE_NOT_ALLOWED"
-                )
             count, changes = self.engine.kind(sql)
             if count > 1:
                 raise engine_error(
@@ -225,14 +226,28 @@ class HttpInterface:
                 raise engine_error(
                     164, "Cannot execute query in readonly mode: use POST", "READONLY"
                 )
+            self._refuse(sql)
             sql = with_query_ids(sql)
             format_name = format_of(sql) or default_format
-        args = request.args
+        else:
+            path = descriptor_path(body.descriptor)
+            if suspicious(insert.before + insert.after):
+                self._refuse(insert.reading(path), path)
+        for table in body.tables:
+            if self.engine.kind(table.create)[0] != 1:
+                raise engine_error(62, "Syntax error in an external table", "SYNTAX_ERROR")
+            self._refuse(table.create)
+        args = body.args
         query_id = args.get("query_id") or str(uuid.uuid4())
+        described = {
+            f"{table.name}_{what}"
+            for table in body.tables
+            for what in ("format", "structure", "types")
+        }
         settings = {
             name: value
             for name, value in args.items()
-            if name not in NOT_SETTINGS and not name.startswith("param_")
+            if name not in {*NOT_SETTINGS, *described} and not name.startswith("param_")
         }
         database = args.get("database") or request.headers.get("x-clickhouse-database")
         if database or "session_id" not in args:
@@ -244,9 +259,16 @@ class HttpInterface:
             params={k[6:]: v for k, v in args.items() if k.startswith("param_")},
             settings=settings,
             query_id=query_id,
+            tables=body.tables,
             insert=insert,
             data=body.descriptor,
         )
+
+    def _refuse(self, sql: str, infile: str = "") -> None:
+        """Raise EngineError (497) if a statement reaches for what is not the engine's own."""
+        if what := self.engine.refusal(sql, infile):
+            text = f"Not enough privileges: {what} is not for queries over HTTP"
+            raise engine_error(497, text, "ACCESS_DENIED")
 
     def _headers(self, request: Request) -> dict[str, str]:
         return {
@@ -261,21 +283,13 @@ class HttpInterface:
         return chosen_encoding(request.headers.get("accept-encoding", ""))
 
     def _authenticate(self, request: Request) -> None:
-        """Check user and password as a server does; raises EngineError (194, 516)."""
-        headers, args = request.headers, request.args
-        user = headers.get("x-clickhouse-user") or args.get("user") or "default"
-        password = headers.get("x-clickhouse-key") or args.get("password") or ""
-        kind, _, credentials = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "basic":
-            with contextlib.suppress(ValueError):
-                user, _, password = base64.b64decode(credentials).decode().partition(":")
-        right = secrets.compare_digest(password.encode(), self.password.encode())
+        """Check user and password as a server does; raises EngineError (516)."""
+        user, password = credentials(request)
+        right = secrets.compare_digest(password, self.password.encode())
         if user not in {self.user, *(["default"] if not self.password else [])} or not right:
-            raise engine_error(
-                516,
+            raise unauthenticated(
                 f"{user}: Authentication failed: password is incorrect, or there is no user "
-                "with such name",
-                "AUTHENTICATION_FAILED",
+                "with such name"
             )
 
     @contextlib.contextmanager
@@ -324,6 +338,41 @@ class HttpInterface:
             session.busy = False
             if request.flag("close_session"):
                 self._sessions.pop(name).connection.close()
+
+
+def credentials(request: Request) -> tuple[str, bytes]:
+    """User and password of a request, from the one place that has them.
+
+    Raises EngineError (516) if they come from several, or in a scheme that isn't known.
+    """
+    headers, args = request.headers, request.args
+    by_header = "x-clickhouse-user" in headers or "x-clickhouse-key" in headers
+    by_args = "user" in args or "password" in args
+    kind, _, encoded = headers.get("authorization", "").partition(" ")
+    if by_header + by_args + bool(kind) > 1:
+        raise unauthenticated(
+            "Invalid authentication: it is not allowed to use X-ClickHouse HTTP headers, the "
+            "Authorization HTTP header and authentication via parameters simultaneously"
+        )
+    if by_header:
+        user = headers.get("x-clickhouse-user", "default")
+        return user or "default", headers.get("x-clickhouse-key", "").encode("latin-1")
+    if not kind:
+        return args.get("user") or "default", args.get("password", "").encode()
+    if kind.lower() != "basic":
+        text = f"Invalid authentication: {kind!r} HTTP Authorization scheme is not supported"
+        raise unauthenticated(text)
+    try:
+        name, _, key = base64.b64decode(encoded, validate=True).partition(b":")
+        return name.decode() or "default", key
+    except ValueError as error:
+        text = "Invalid authentication: the Authorization header is not in base64"
+        raise unauthenticated(text) from error
+
+
+def unauthenticated(text: str) -> EngineError:
+    """A refusal of whoever asks."""
+    return engine_error(516, text, "AUTHENTICATION_FAILED")
 
 
 def is_control(sql: str) -> bool:

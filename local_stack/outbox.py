@@ -21,8 +21,8 @@ class Outbox:
     large, and sent when it is whole.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, encoding: str, wait: bool) -> None:
-        self.encoder = Encoder(encoding)
+    def __init__(self, loop: asyncio.AbstractEventLoop, encoder: Encoder, wait: bool) -> None:
+        self.encoder = encoder
         self.size = 0
         self.flowing = False
         self._loop = loop

@@ -67,6 +67,12 @@ def quoted(value: str) -> str:
     return f"'{escaped}'"
 
 
+def quoted_name(name: str) -> str:
+    """A name as SQL spells it, whatever it holds."""
+    escaped = name.replace("\\", "\\\\").replace("`", "\\`")
+    return f"`{escaped}`"
+
+
 def tokens(sql: str) -> Iterator[Token]:
     """The tokens of a statement without white space and comments."""
     depth = 0
@@ -145,19 +151,6 @@ def writing(sql: str, path: str, format_name: str) -> str:
         if first.word == "FORMAT" and second.kind == "word":
             return sql[: first.start] + into + "\n" + sql[first.start : end]
     return sql[:end] + into + f" FORMAT {format_name}"
-
-
-def names_files(sql: str) -> bool:
-    """Whether a statement says INTO OUTFILE or FROM INFILE, which is for command-line clients."""
-    if "FILE" not in sql.upper():
-        return False
-    previous = ""
-    for token in tokens(sql):
-        word = token.text.upper() if token.kind == "word" else ""
-        if (previous, word) in {("INTO", "OUTFILE"), ("FROM", "INFILE")}:
-            return True
-        previous = word
-    return False
 
 
 def with_query_ids(sql: str) -> str:

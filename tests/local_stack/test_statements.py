@@ -2,7 +2,7 @@
 
 import pytest
 
-from local_stack.statements import data_insert, format_of, names_files, with_query_ids, writing
+from local_stack.statements import data_insert, format_of, with_query_ids, writing
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,6 @@ def test_an_answer_is_written_before_the_format() -> None:
     assert (
         writing("SELECT 1 FORMAT CSV;", "/f", "JSON") == "SELECT 1 \nINTO OUTFILE '/f'\nFORMAT CSV"
     )
-
-
-def test_files_are_named_only_by_clauses() -> None:
-    assert names_files("select 1 into /* x */ outfile '/f'")
-    assert names_files("INSERT INTO t FROM INFILE '/f'")
-    assert not names_files("SELECT 'INTO OUTFILE', outfile FROM infiles")
 
 
 def test_query_ids_are_the_clients() -> None:
