@@ -158,27 +158,40 @@ class Row(NamedTuple):
     slot: Slot
 
 
+_COLUMNS = (
+    "event_id", "external_customer_id", "timestamp_ms", "timestamp_given", "ingested_at_ms",
+    "source", "properties", "log_topic", "log_epoch", "log_partition", "log_offset", "log_index",
+    "block_epoch", "block_partition", "block_offset", "block_index",
+)  # fmt: skip
+
+
 def rows(name: Name, batch: pa.RecordBatch) -> list[Row]:
     """The late events of a batch of the query `sweep_page`."""
-    columns = {column: batch.column(column).to_pylist() for column in batch.schema.names}
+    columns = [batch.column(column).to_pylist() for column in _COLUMNS]
+    logs: dict[tuple[str, int, int], Log] = {}
     found = []
-    for values in zip(*columns.values(), strict=True):
-        row = dict(zip(columns, values, strict=True))
+    for (
+        event_id, customer, timestamp, given, ingested_at, source, properties,
+        topic, log_epoch, log_partition, log_offset, log_index,
+        epoch, partition, offset, index,
+    ) in zip(*columns, strict=True):  # fmt: skip
+        at = topic, log_epoch, log_partition
+        home = logs.get(at) or logs.setdefault(at, Log(*at))
         event = Resent(
             account=name.account,
-            event_id=row["event_id"],
+            event_id=event_id,
             event_name=name.event_name,
-            external_customer_id=row["external_customer_id"],
-            timestamp=row["timestamp_ms"],
-            timestamp_given=bool(row["timestamp_given"]),
-            ingested_at=row["ingested_at_ms"],
-            source=row["source"],
-            properties=row["properties"],
-            home=Log(row["log_topic"], row["log_epoch"], row["log_partition"]),
-            home_position=position(row["log_offset"], row["log_index"]),
-            superseded=Point(row["block_epoch"], row["block_offset"], row["block_index"]),
+            external_customer_id=customer,
+            timestamp=timestamp,
+            timestamp_given=bool(given),
+            ingested_at=ingested_at,
+            source=source,
+            properties=properties,
+            home=home,
+            home_position=position(log_offset, log_index),
+            superseded=Point(epoch, offset, index),
         )
-        found.append(Row(event, Slot(row["block_epoch"], row["block_partition"])))
+        found.append(Row(event, Slot(epoch, partition)))
     return found
 
 

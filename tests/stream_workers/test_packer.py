@@ -115,6 +115,20 @@ async def test_nothing_is_sent_or_committed_after_a_failed_send(
     assert (len(broker.sends), broker.commits) == (2, [])
 
 
+async def test_a_rebalance_after_a_failure_that_was_seen_writes_nothing(
+    run: _Run, broker: FakeBroker
+) -> None:
+    run._gather(TP, [record(0)])
+    await run._flush()
+    broker.fail(0)
+    await turn()
+    with pytest.raises(KafkaError):
+        await run._raise_failures()
+    run._gather(TP, [record(1)])
+    await run.on_partitions_revoked([TP])
+    assert (len(broker.sends), broker.commits) == (1, [])
+
+
 async def test_a_rebalance_after_the_run_was_given_up_flushes_nothing(
     run: _Run, broker: FakeBroker
 ) -> None:
@@ -160,6 +174,7 @@ async def test_a_rebalance_waits_for_the_flush_at_hand_which_keeps_its_ranges(
     await flushing
     broker.land(1)
     await revoking
+    await turn()
     assert broker.ranges() == [(0, 1), (1, 2)]
     assert broker.commits == []
     await run.cancel()
