@@ -27,6 +27,7 @@ from starlette.routing import BaseRoute
 
 from catalog import features
 from catalog.follower import Follower
+from clickhouse.client import CONNECT_TIMEOUT_SECONDS
 from clickhouse.queries import query
 from console.calls import json_answer, look
 from console.late_events import Key, Mark, Name, Pass, Row, Sent, Slot, Worklist, records, rows
@@ -132,7 +133,7 @@ class Sweep:
         sent = Sent()
         under_way = []
         with contextlib.closing(_LateEvents(self._store, name, stretch)) as late:
-            while (batch := await asyncio.to_thread(late.next_rows)) is not None:
+            while (batch := await _on_thread(late.next_rows)) is not None:
                 for record in records(batch):
                     producer = await self._connected()
                     async with asyncio.timeout(ACK_TIMEOUT_S):
@@ -171,7 +172,7 @@ class Sweep:
             with self._store.reading() as client:
                 return question(client, *arguments)
 
-        return await asyncio.to_thread(ask)
+        return await _on_thread(ask)
 
     async def _connected(self) -> AIOKafkaProducer:
         if self._producer is None:
@@ -225,6 +226,18 @@ class _LateEvents:
     def close(self) -> None:
         """Give the connection back."""
         self._opened.close()
+
+
+async def _on_thread(call: Callable[[], T]) -> T:
+    """Call on a thread; when cancelled, let the call end before what it uses is closed."""
+    calling = asyncio.ensure_future(asyncio.to_thread(call))
+    try:
+        return await asyncio.shield(calling)
+    except asyncio.CancelledError:
+        await asyncio.wait([calling], timeout=CONNECT_TIMEOUT_SECONDS + 1)
+        if calling.done() and not calling.cancelled():
+            calling.exception()  # nobody waits for it any more
+        raise
 
 
 def _marks(client: Client) -> Mapping[Slot, Mark]:

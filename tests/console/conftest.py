@@ -20,7 +20,13 @@ Connect = Callable[[str | None], httpx.AsyncClient]
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path, catalog_refresh_s=0.05)
+    """Nobody listens on the discard port: no log and no store, whatever runs on this machine."""
+    return Settings(
+        data_dir=tmp_path,
+        kafka="127.0.0.1:9",
+        clickhouse_url="http://127.0.0.1:9/none",
+        catalog_refresh_s=0.05,
+    )
 
 
 @pytest.fixture

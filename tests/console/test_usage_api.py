@@ -41,7 +41,9 @@ def store_url(clickhouse_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def settings(tmp_path: Path, store_url: str) -> Settings:
-    return Settings(data_dir=tmp_path, clickhouse_url=store_url, catalog_refresh_s=0.05)
+    return Settings(
+        data_dir=tmp_path, kafka="127.0.0.1:9", clickhouse_url=store_url, catalog_refresh_s=0.05
+    )
 
 
 @pytest.fixture
