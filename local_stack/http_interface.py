@@ -45,7 +45,8 @@ DAMAGE = {
     40: "CHECKSUM_DOESNT_MATCH",
     89: "UNKNOWN_COMPRESSION_METHOD",
 }
-QUERIES_AT_ONCE = 24
+QUERIES_AT_ONCE = 16
+INSERTS_AT_ONCE = 8
 SESSION_TIMEOUT_S = 60
 SESSION_TIMEOUT_MAX_S = 3600
 
@@ -73,6 +74,7 @@ class HttpInterface:
         self.user = user
         self.password = password
         self._queries = ThreadPoolExecutor(QUERIES_AT_ONCE, thread_name_prefix="query")
+        self._inserts = ThreadPoolExecutor(INSERTS_AT_ONCE, thread_name_prefix="insert")
         self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
         self._running: set[str] = set()
         self._sessions: dict[str, Session] = {}
@@ -93,8 +95,8 @@ class HttpInterface:
 
     def close(self) -> None:
         """Forget sessions and let no query begin; what runs is for the engine to end."""
-        self._queries.shutdown(wait=False, cancel_futures=True)
-        self._control.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._queries, self._inserts, self._control):
+            pool.shutdown(wait=False, cancel_futures=True)
         for session in self._sessions.values():
             if not session.busy:
                 session.connection.close()
@@ -136,8 +138,7 @@ class HttpInterface:
         if outbox.encoder.encoding:
             headers["content-encoding"] = outbox.encoder.encoding
         with self._registered(query.query_id), self._session(request) as session:
-            pool = self._control if is_control(query.sql) else self._queries
-            work = loop.run_in_executor(pool, self._work, query, outbox, session)
+            work = loop.run_in_executor(self._pool(query), self._work, query, outbox, session)
             gone = asyncio.ensure_future(disconnection(receive))
             gone.add_done_callback(lambda _: outbox.close())
             try:
@@ -148,6 +149,12 @@ class HttpInterface:
                 with contextlib.suppress(EngineError, Disconnected):
                     await asyncio.shield(work)
                 outbox.discard()
+
+    def _pool(self, query: Query) -> ThreadPoolExecutor:
+        """The threads that a query waits for: inserts never wait behind long SELECTs."""
+        if query.insert is not None:
+            return self._inserts
+        return self._control if is_control(query.sql) else self._queries
 
     async def _deliver(
         self,

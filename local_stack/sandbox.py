@@ -31,7 +31,10 @@ BIND_AND_CONNECT_TCP = 3  # ABI 4
 SIGNALS_AND_SOCKETS = 3  # to processes outside: ABI 6
 SYSTEM = (  # what Python and the engine look at
     "/usr/lib /usr/lib64 /usr/share/zoneinfo /lib /lib64 /etc/ld.so.cache /etc/localtime "
-    "/etc/timezone /proc /sys/fs/cgroup /sys/devices/system /dev/urandom"
+    "/etc/timezone /sys/fs/cgroup /sys/devices/system /dev/urandom /proc/sys /proc/meminfo "
+    "/proc/cpuinfo /proc/stat /proc/loadavg /proc/uptime /proc/filesystems /proc/self/statm "
+    "/proc/self/stat /proc/self/status /proc/self/cgroup /proc/self/mountinfo /proc/self/mounts "
+    "/proc/self/limits /proc/self/maps"  # not all of /proc: it has everyone's environment
 ).split()
 
 SUSPICIOUS = re.compile(

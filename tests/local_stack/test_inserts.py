@@ -82,6 +82,13 @@ def test_a_body_cut_short_inserts_nothing(http: Http, table: str, encoding: str)
         assert http.rows(STATE) == "0\t0"
 
 
+def test_a_body_larger_than_memory_may_hold_waits_on_disk(http: Http, table: str) -> None:
+    line = b"7\t" + b"x" * 1_000_000 + b"\n"
+    answer = http.ask("INSERT INTO t FORMAT TSV", body=iter([line] * 70))
+    assert answer.status_code == 200, answer.text
+    assert http.rows("SELECT count(), sum(length(b)) FROM t") == "70\t70000000"
+
+
 def test_an_unknown_encoding_is_refused(http: Http, table: str) -> None:
     headers = {"Content-Encoding": "rot13"}
     assert http.ask("INSERT INTO t FORMAT TSV", body=lines(), headers=headers).status_code == 400
