@@ -100,11 +100,10 @@ class Counting:
         (faust-streaming issues 175, 523, 532: never explained.) A block at hand is progress: the
         store may be away for as long as it likes.
         """
-        idle_since: dict[int, tuple[int, float]] = {}
+        idle_since: dict[TP, tuple[int, float]] = {}
         while True:
             await asyncio.sleep(STALL_S / 6)
-            lanes = dict(self._lanes)
-            tps = [TP(self._topic, number) for number in lanes]
+            tps = [tp for tp in app.consumer.assignment() if tp.topic == self._topic]
             try:
                 async with asyncio.timeout(STALL_S):
                     ends = await app.consumer.highwaters(*tps) if tps else {}
@@ -113,19 +112,16 @@ class Counting:
                 continue
             now = time.monotonic()
             for tp in tps:
-                lane = lanes[tp.partition]
-                if not lane.idle or ends.get(tp, 0) <= lane.next_offset:
-                    idle_since.pop(tp.partition, None)
+                lane = self._lanes.get(tp.partition)
+                waiting = 0 if lane is None else lane.next_offset
+                if (lane is not None and not lane.idle) or ends.get(tp, 0) <= waiting:
+                    idle_since.pop(tp, None)
                     continue
-                offset, since = idle_since.setdefault(tp.partition, (lane.next_offset, now))
-                if offset != lane.next_offset:
-                    idle_since[tp.partition] = (lane.next_offset, now)
+                offset, since = idle_since.setdefault(tp, (waiting, now))
+                if offset != waiting:
+                    idle_since[tp] = (waiting, now)
                 elif now - since > STALL_S / 2:
-                    log.error(
-                        "no block comes to partition %d, %d wait: starting over",
-                        tp.partition,
-                        ends[tp] - lane.next_offset,
-                    )
+                    log.error("no block comes to %s from offset %d: starting over", tp, waiting)
                     end_process()
 
 

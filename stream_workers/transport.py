@@ -4,6 +4,7 @@ Private names of faust-streaming 0.15.3 and aiokafka 0.14.0 are overridden here 
 the versions are pinned, and tests/stream_workers/test_transport.py fails when the names move.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -31,6 +32,10 @@ class StoreConsumer(Consumer):
 
     assigned: Assigned
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._seeking = asyncio.Lock()
+
     def _new_consumer_thread(self) -> AIOKafkaConsumerThread:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
@@ -41,12 +46,15 @@ class StoreConsumer(Consumer):
         await super().sleep(IDLE_S if n == 1 else n, **options)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
-        partitions = set(self.assignment())
-        earliest = await self.earliest_offsets(*partitions)
-        ends = await self.highwaters(*partitions)
-        starts = await self.assigned(partitions, earliest, ends)
-        await self.seek_wait(starts)
-        return starts
+        # Two rebalances in a row may both be here: one after the other, each with what is
+        # assigned by then.
+        async with self._seeking:
+            partitions = set(self.assignment())
+            earliest = await self.earliest_offsets(*partitions)
+            ends = await self.highwaters(*partitions)
+            starts = await self.assigned(partitions, earliest, ends)
+            await self.seek_wait(starts)
+            return starts
 
 
 def transport(app: Any, assigned: Assigned) -> Transport:
