@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import faust
 from faust.types import TP, EventT, StreamT
@@ -279,7 +280,8 @@ def run(settings: WorkerSettings) -> None:
     follower.refresh()
     client = connect(settings.clickhouse_url)
     store = Store(client, settings.block_epoch)
-    parts = Parts(settings, store, Inserts(settings.clickhouse_url), follower)
+    core = ThreadPoolExecutor(1, thread_name_prefix="core")
+    parts = Parts(settings, store, Inserts(settings.clickhouse_url), follower, core)
     counting = Counting(parts, block_topic(settings.block_epoch))
     app = create_app(settings, counting)
     _Worker(app, settings, counting).execute_from_commandline()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import count as attempts
 
@@ -32,12 +33,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What every partition of a worker shares."""
+    """What every partition of a worker shares.
+
+    core  The one thread that folds: several would only fight for the interpreter's lock. While it
+          folds for one partition, the inserts of the others are under way.
+    """
 
     settings: WorkerSettings
     store: Store
     inserts: Inserts
     follower: Follower
+    core: Executor
 
 
 class Partition:
@@ -97,9 +103,10 @@ class Partition:
         place = Place(settings.block_epoch, self.number, offset, block_time)
         block = read_block(value, place)
         catalog = await self._catalog_at(block.catalog_version)
-        folded = await asyncio.to_thread(self._fold, block, place, catalog)
+        loop, core = asyncio.get_running_loop(), self._parts.core
+        folded = await loop.run_in_executor(core, self._fold, block, place, catalog)
         await self._insert(folded.rows, offset)
-        await asyncio.to_thread(self._claim, place, folded)
+        await loop.run_in_executor(core, self._claim, place, folded)
         self._coverage = folded.coverage
         self.next_offset = offset + 1
         return folded.tally

@@ -1,6 +1,7 @@
 """One block partition with a store of our own: what is written when, and what happens in doubt."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +73,14 @@ def store(monkeypatch: pytest.MonkeyPatch) -> FakeStore:
 
 @pytest.fixture
 async def partition(store: FakeStore, tmp_path: Path) -> AsyncIterator[Partition]:
-    parts: Any = Parts(WorkerSettings(data_dir=tmp_path), store, store, FakeFollower())  # type: ignore[arg-type]
-    made = Partition(0, parts)
-    assert made.prepare() == 0
-    made.refill()
-    yield made
-    made.close()
+    fakes: Any = {"store": store, "inserts": store, "follower": FakeFollower()}
+    with ThreadPoolExecutor(1) as core:
+        parts = Parts(settings=WorkerSettings(data_dir=tmp_path), core=core, **fakes)
+        made = Partition(0, parts)
+        assert made.prepare() == 0
+        made.refill()
+        yield made
+        made.close()
 
 
 def block(*ids: str, offset: int = 0) -> bytes:

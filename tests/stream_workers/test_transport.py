@@ -1,5 +1,6 @@
 """What the counter overrides of Faust and aiokafka: fails when a name or a signature moves."""
 
+import asyncio
 import inspect
 import tomllib
 from collections.abc import Mapping
@@ -101,6 +102,7 @@ async def test_an_assignment_starts_where_the_store_says() -> None:
         highwaters=offsets,
         seek_wait=seek_wait,
         assigned=assigned,
+        _seeking=asyncio.Lock(),
     )
     assert await StoreConsumer.seek_to_committed(it) == {tp: 42}
     assert sought == [{tp: 42}]
