@@ -157,11 +157,9 @@ def read(body: bytes, *, now_ms: int | None, single: bool = False, bulk: bool = 
         return _read_slowly(body, now_ms, single, bulk)
     if len(events) > RECORD_EVENTS_MAX:
         raise Unreadable("too_many_events", f"more than {RECORD_EVENTS_MAX} events: send fewer")
-    if (
-        b"\\u0000" in body
-        or (len(body) > EVENT_BYTES_MAX and _holds_a_large_event(body, single))
-        or nests_deeper(body, DEPTH_MAX)
-    ):
+    # One byte is found ten times faster than six.
+    nul = b"\\" in body and b"\\u0000" in body
+    if nul or (len(body) > EVENT_BYTES_MAX and _holds_a_large_event(body, single)):
         return _read_slowly(body, now_ms, single, bulk)
     times = _times([event.timestamp for event in events])
     if times is None or (now_ms is not None and (times > now_ms + FUTURE_MS_MAX).any()):
@@ -170,6 +168,10 @@ def read(body: bytes, *, now_ms: int | None, single: bool = False, bulk: bool = 
     for event, text in zip(events, properties, strict=True):
         if (text and text[0] != _BRACE) or not (event.external_customer_id or event.customer_id):
             return _read_slowly(body, now_ms, single, bulk)
+    # An event and its properties open a bracket each; so few more can't nest too deep.
+    more = body.count(b"{") + body.count(b"[") - 2 * len(events) + properties.count(b"")
+    if more > DEPTH_MAX - 2 and nests_deeper(body, DEPTH_MAX):
+        return _read_slowly(body, now_ms, single, bulk)
     return Reading(list(events), times, properties, [])
 
 
