@@ -35,6 +35,7 @@ class Match(NamedTuple):
     value    value * 10^18 as 16 bytes, little-endian, two's complement.
     text     Canonical text for COUNT_UNIQUE, and for LATEST when the value is a text.
     group    "=" and the canonical text of the group of a bucketed MAX; empty without one.
+    special  Whether there is more to it than being counted with a value.
     """
 
     verdict: Verdict
@@ -44,22 +45,24 @@ class Match(NamedTuple):
     text: str = ""
     is_text: bool = False
     group: str = ""
+    special: bool = True
 
 
-COUNTED = Match(Verdict.COUNTED)
+COUNTED = Match(Verdict.COUNTED, special=False)
 
 
-@lru_cache(maxsize=1 << 16)
-def _numeric(raw: bytes, field: str) -> Match:
-    """The match of a numeric property by its JSON text."""
+@lru_cache(maxsize=1 << 17)
+def _numeric(raw: bytes) -> Match:
+    """The match of a numeric property by its JSON text; `_named` adds which property it was."""
     read = number(raw)
     if read.verdict is not Verdict.COUNTED:
-        return Match(read.verdict, f"{field} is {_shown(raw)}")
-    return Match(
-        Verdict.COUNTED,
-        warnings=read.warnings,
-        value=read.scaled.to_bytes(16, "little", signed=True),
-    )
+        return Match(read.verdict, f"is {_shown(raw)}")
+    value = read.scaled.to_bytes(16, "little", signed=True)
+    return Match(Verdict.COUNTED, warnings=read.warnings, value=value, special=bool(read.warnings))
+
+
+def _named(match: Match, field: str) -> Match:
+    return match._replace(detail=f"{field} {match.detail}") if match.detail else match
 
 
 def _shown(raw: bytes) -> str:
@@ -98,8 +101,9 @@ class Matcher:
         feature = self.feature
         if not feature.filters and feature.group_by is None and feature.aggregation in NUMERIC:
             field = feature.field or ""
-            missing = self._missing(field)
-            return [missing if row.p0 is UNSET else _numeric(bytes(row.p0), field) for row in rows]
+            missing = Match(Verdict.MISSING_PROPERTY, "is missing")
+            found = [missing if row.p0 is UNSET else _numeric(bytes(row.p0)) for row in rows]
+            return [_named(match, field) if match.special else match for match in found]
         slots = {name: f"p{i}" for i, name in enumerate(self._names)}
         return [self._match_one(row, slots) for row in rows]
 
@@ -128,15 +132,16 @@ class Matcher:
         if group is UNSET:
             return match
         text = canonical(bytes(group))
-        return match._replace(group="=" + (text.text or _group_text(text, bytes(group))))
+        group_key = "=" + (text.text or _group_text(text, bytes(group)))
+        return match._replace(group=group_key, special=True)
 
     def _value(self, raw: bytes) -> Match:
         field = self.feature.field or ""
         if self.feature.aggregation in NUMERIC:
-            return _numeric(raw, field)
+            return _named(_numeric(raw), field)
         text = canonical(raw)
         if self.feature.aggregation is Aggregation.LATEST and not text.is_text:
-            return _numeric(raw, field)
+            return _named(_numeric(raw), field)
         if text.verdict is not Verdict.COUNTED:
             return Match(text.verdict, f"{field} is {_shown(raw)}")
         return Match(Verdict.COUNTED, text=text.text, is_text=text.is_text)

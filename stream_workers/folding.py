@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from catalog.matching import HOUR, Match, matcher
 from schemas.block import Block, DeadLetter
-from schemas.catalog import Feature, Status
+from schemas.catalog import Aggregation, Feature, Status
 from schemas.limits import FUTURE_MS_MAX
 from schemas.position import INDEX_BITS, INDEX_MASK, Log, Point, index_of, offset_of
 from schemas.verdict import Verdict, Warn
@@ -94,7 +94,7 @@ def fold(
     sheet.mark_duplicates(decision)
     sheet.match(accepted, catalog)
     rows = sheet.rows(letters, to_text(after))
-    return Folded(rows, claims, after, Counter(sheet.verdicts) + Counter(dead_letter=len(letters)))
+    return Folded(rows, claims, after, sheet.tally() + Counter(dead_letter=len(letters)))
 
 
 def _uncovered(
@@ -170,11 +170,12 @@ class _Sheet:
         count = events.num_rows
         self.events, self.indexes, self.block, self.place = events, indexes, block, place
         self.owner = owner
-        self.verdicts: list[str] = [Verdict.COUNTED] * count
+        self.verdicts = np.zeros(count, dtype=np.int32)  # codes: numbers in VERDICTS
         self.details = [""] * count
         self.warnings = [""] * count
-        self.features = [""] * count
-        self.aggregations = [""] * count
+        self.features = np.zeros(count, dtype=np.int32)  # numbers in feature_ids
+        self.feature_ids = {"": 0}
+        self.aggregations = np.zeros(count, dtype=np.int32)  # numbers in AGGREGATIONS
         self.texts = [""] * count
         self.groups = [""] * count
         self.values = np.zeros((count, 2), dtype="<i8")
@@ -187,7 +188,7 @@ class _Sheet:
     def mark_duplicates(self, decision: Decision) -> None:
         """Fill in the rows of duplicates: where the first one is, and whether it differed."""
         for row, (point, differs) in decision.first.items():
-            self.verdicts[row] = Verdict.DUPLICATE
+            self.verdicts[row] = CODES[Verdict.DUPLICATE]
             self.first_epoch[row], self.first_offset[row], self.first_index[row] = point
             if differs:
                 self.warnings[row] = Warn.CONTENT_DIFFERS
@@ -214,23 +215,21 @@ class _Sheet:
             if feature is None:
                 self._put_all(rows, Match(Verdict.UNKNOWN_EVENT_NAME))
                 continue
-            for row in rows.tolist():
-                self.features[row] = feature.id
+            self.features[rows] = self.feature_ids.setdefault(feature.id, len(self.feature_ids))
             if feature.status is not Status.PUBLISHED:
                 self._put_all(rows, Match(Verdict.FEATURE_ARCHIVED))
                 continue
             of_feature = matcher(feature)
             chosen = properties if len(rows) == len(properties) else properties.take(pa.array(rows))
             matches = of_feature.match(chosen.to_pylist())
-            for row in rows.tolist():
-                self.aggregations[row] = feature.aggregation
+            self.aggregations[rows] = AGGREGATIONS.index(feature.aggregation)
             self.grains[rows] = of_feature.grain
             if isinstance(matches, Match):
                 self._put_all(rows, matches)
             else:
                 self._put_each(rows, matches)
             for row in rows[late[rows]].tolist():
-                if self.verdicts[row] != Verdict.FILTERED:
+                if self.verdicts[row] != CODES[Verdict.FILTERED]:
                     self._refuse_future(row)
             self._warn_of_customers(account_texts[account], rows, catalog)
 
@@ -243,31 +242,26 @@ class _Sheet:
         return ahead
 
     def _refuse_future(self, row: int) -> None:
-        self.verdicts[row] = Verdict.OUT_OF_RANGE
+        self.verdicts[row] = CODES[Verdict.OUT_OF_RANGE]
         self.details[row] = "timestamp is more than 24 hours after its receipt"
         self.warnings[row] = self.texts[row] = self.groups[row] = ""
         self.values[row] = 0
 
     def _put_all(self, rows: npt.NDArray[np.int64], match: Match) -> None:
-        if match.verdict is not Verdict.COUNTED:
-            for row in rows.tolist():
-                self.verdicts[row] = match.verdict
+        self.verdicts[rows] = CODES[match.verdict]
 
     def _put_each(self, rows: npt.NDArray[np.int64], matches: list[Match]) -> None:
         """Copy one match a row; values go in as one array."""
         values = b"".join([match.value for match in matches])
         self.values[rows] = np.frombuffer(values, dtype="<i8").reshape(-1, 2)
-        for row, match in zip(rows.tolist(), matches, strict=True):
-            if match.verdict is not Verdict.COUNTED:
-                self.verdicts[row] = match.verdict
-                self.details[row] = match.detail
-            if match.warnings:
-                self.warnings[row] = ",".join(match.warnings)
-            if match.text or match.is_text:
-                self.texts[row] = match.text
-                self.is_text[row] = match.is_text
-            if match.group:
-                self.groups[row] = match.group
+        pairs = zip(rows.tolist(), matches, strict=True)
+        for row, match in [(row, match) for row, match in pairs if match.special]:
+            self.verdicts[row] = CODES[match.verdict]
+            self.details[row] = match.detail
+            self.warnings[row] = ",".join(match.warnings)
+            self.texts[row] = match.text
+            self.is_text[row] = match.is_text
+            self.groups[row] = match.group
 
     def _warn_of_customers(
         self, account: str, rows: npt.NDArray[np.int64], catalog: Catalog
@@ -284,8 +278,13 @@ class _Sheet:
             return
         for row, code in zip(rows.tolist(), encoded.indices.to_pylist(), strict=True):
             warning = warnings[code]
-            if warning and self.verdicts[row] == Verdict.COUNTED:
+            if warning and self.verdicts[row] == CODES[Verdict.COUNTED]:
                 self.warnings[row] += f",{warning}" if self.warnings[row] else warning
+
+    def tally(self) -> Counter[str]:
+        """Events by verdict."""
+        counts = np.bincount(self.verdicts, minlength=len(VERDICTS)).tolist()
+        return Counter({verdict: n for verdict, n in zip(VERDICTS, counts, strict=True) if n})
 
     def rows(self, letters: list[tuple[int, DeadLetter]], covered: str) -> pa.RecordBatch:
         """The rows of the block: its events, its dead letters, and last its marker."""
@@ -331,11 +330,11 @@ class _Sheet:
             "timestamp_given": events.column("timestamp_given"),
             "source": events.column("source"),
             "properties": events.column("properties"),
-            "verdict": _encoded(self.verdicts),
+            "verdict": _coded(self.verdicts, VERDICTS),
             "detail": pa.array(self.details, pa.utf8()),
             "warnings": _encoded(self.warnings),
-            "feature_id": _encoded(self.features),
-            "aggregation": _encoded(self.aggregations),
+            "feature_id": _coded(self.features, list(self.feature_ids)),
+            "aggregation": _coded(self.aggregations, AGGREGATIONS),
             "value": value,
             "text": pa.array(self.texts, pa.utf8()),
             "is_text": pa.array(self.is_text),
@@ -403,6 +402,9 @@ class _Sheet:
 
 
 MARKER_INDEX = (1 << 32) - 1
+VERDICTS: list[str] = [Verdict.COUNTED, *(v for v in Verdict if v is not Verdict.COUNTED)]
+CODES = {verdict: code for code, verdict in enumerate(VERDICTS)}
+AGGREGATIONS: list[str] = ["", *Aggregation]
 _MOMENT = pa.timestamp("ms", "UTC")
 _CUSTOMER_WARNINGS = {"unknown": Warn.UNKNOWN_CUSTOMER, "archived": Warn.CUSTOMER_ARCHIVED}
 
@@ -426,6 +428,10 @@ _ZEROS = _Zeros(
     timestamp_given=False,
     is_text=False,
 )  # fmt: skip
+
+
+def _coded(codes: npt.NDArray[np.int32], texts: list[str]) -> Any:
+    return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(texts, pa.utf8()))
 
 
 def _encoded(texts: list[str]) -> Any:
