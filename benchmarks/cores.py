@@ -4,10 +4,8 @@ import tempfile
 import time
 from pathlib import Path
 
-import pyarrow as pa
-
 from benchmarks.workload import Workload
-from schemas.block import decode, encode
+from schemas.block import decode, encode, ipc
 from schemas.catalog import Aggregation, Feature, Reset, Status
 from schemas.position import Log
 from stream_workers.claim_store import ClaimStore
@@ -105,10 +103,7 @@ def count(blocks: Blocks) -> tuple[float, list[bytes]]:
             store.write(place.offset, place.time, folded.claims)
             coverage[number] = folded.coverage
             offsets[number] += 1
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, folded.rows.schema) as writer:
-                writer.write_batch(folded.rows)
-            streams.append(bytes(sink.getvalue()))
+            streams.append(ipc(folded.rows, compression=None))
         spent = time.process_time() - started
         for store in stores.values():
             store.close()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catalog.matching import HOUR, Match, matcher
-from schemas.block import Block, DeadLetter
+from schemas.block import Block, DeadLetter, encoded
 from schemas.catalog import Aggregation, Feature, Status
 from schemas.limits import FUTURE_MS_MAX
 from schemas.position import INDEX_BITS, INDEX_MASK, Log, Point, index_of, offset_of
@@ -332,7 +332,7 @@ class _Sheet:
             "properties": events.column("properties"),
             "verdict": _coded(self.verdicts, VERDICTS),
             "detail": pa.array(self.details, pa.utf8()),
-            "warnings": _encoded(self.warnings),
+            "warnings": encoded(self.warnings),
             "feature_id": _coded(self.features, list(self.feature_ids)),
             "aggregation": _coded(self.aggregations, AGGREGATIONS),
             "value": value,
@@ -432,10 +432,6 @@ _ZEROS = _Zeros(
 
 def _coded(codes: npt.NDArray[np.int32], texts: list[str]) -> Any:
     return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(texts, pa.utf8()))
-
-
-def _encoded(texts: list[str]) -> Any:
-    return pa.array(texts, pa.utf8()).dictionary_encode()
 
 
 def _with_tail(array: Any, tail: list[Any]) -> Any:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from schemas import resent
-from schemas.block import COLUMNS, RESENT_COLUMNS, VERSION, Block, DeadLetter, ipc
+from schemas.block import COLUMNS, RESENT_COLUMNS, VERSION, Block, DeadLetter, encoded, ipc
 from schemas.event import ABSENT, Event, Reading, Unreadable, read, texts
 from schemas.ids import event_id_at, native_event_id
 from schemas.limits import BLOCK_BYTES_MAX, BODY_BYTES_MAX
@@ -83,10 +83,6 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self._digests) + len(self._dead)
-
-    def names(self) -> set[tuple[str, str]]:
-        """The (account, event name) pairs in the pool."""
-        return set(zip(self._accounts, self._names, strict=True))
 
     def add(self, record: Record, resolve: Resolve) -> None:
         """Take in a producer's record; what can't be read in it becomes dead letters."""
@@ -300,7 +296,7 @@ class Pool:
         times = np.concatenate(self._times) if self._times else np.zeros(0, np.int64)
         given = times != ABSENT
         ingested = np.array(self._ingested, dtype=np.int64)
-        names, sources = _encoded(self._names), _encoded(self._sources)
+        names, sources = encoded(self._names), encoded(self._sources)
         # What the client sent, before defaults: claims.sql computes the same.
         contents = np.array(self._contents, dtype=np.uint32)
         contents ^= np.fromiter(map(crc32, map(str.encode, self._customers)), np.uint32)
@@ -309,7 +305,7 @@ class Pool:
         columns: list[Any] = [
             pa.Array.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, pa.py_buffer(keys)]),
             pa.array(contents),
-            _encoded(self._accounts),
+            encoded(self._accounts),
             names,
             pa.array(self._customers, pa.utf8()),
             pa.array(self._ids, pa.utf8()),
@@ -347,10 +343,6 @@ def _made_id(record: Record, index: int) -> str:
         return event_id_at(record.first_id, index)
     log = record.log
     return native_event_id(log.topic, log.epoch, log.partition, record.offset, index)
-
-
-def _encoded(texts: list[str]) -> Any:
-    return pa.array(texts, pa.utf8()).dictionary_encode()
 
 
 def _crc_each(column: Any) -> npt.NDArray[np.uint32]:

@@ -157,7 +157,7 @@ class Partition:
             query_id = f"{store.query_prefix(self.number)}{offset}-{self._owner}"
             try:
                 await self._parts.inserts.insert(
-                    "events", _ipc(rows), token=token, query_id=query_id
+                    "events", ipc(rows, compression=None), token=token, query_id=query_id
                 )
                 return
             except InsertFailed as error:
@@ -212,13 +212,6 @@ def _owned(rows: pa.RecordBatch, owner: int) -> pa.RecordBatch:
     column = rows.schema.get_field_index("owner")
     owners = pa.array(np.full(rows.num_rows, owner, dtype=np.uint64))
     return rows.set_column(column, "owner", owners)
-
-
-def _ipc(rows: pa.RecordBatch) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema) as writer:
-        writer.write_batch(rows)
-    return bytes(sink.getvalue())
 
 
 async def _pause(attempt: int) -> None:
