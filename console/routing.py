@@ -1,8 +1,9 @@
 """From a request to an endpoint and back: who asks, what it may do, and how a refusal looks."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,10 +25,19 @@ ExceptionHandler = Callable[[Request, Exception], Awaitable[Response]]
 
 
 class Method(NamedTuple):
-    """One method of a path: what the key needs, and what is done."""
+    """One method of a path: what the key needs, what is done, and what the OpenAPI says of it.
+
+    takes, asks  The models of the body and of the query string.
+    gives        The type of the answer, anything that pydantic's TypeAdapter can describe.
+    status       Of the answer when all went well.
+    """
 
     scope: Scope
     endpoint: Endpoint
+    takes: type[BaseModel] | None = None
+    asks: type[BaseModel] | None = None
+    gives: Any = None
+    status: int = 200
 
 
 class Resource(Route):
@@ -38,14 +48,14 @@ class Resource(Route):
         super().__init__(path, _dispatch(methods), methods=list(methods))
 
 
-def reads(endpoint: Endpoint) -> Method:
-    """A method for keys that may read."""
-    return Method(Scope.READ, endpoint)
+def reads(endpoint: Endpoint, **described: Any) -> Method:
+    """A method for keys that may read; `described` as in Method."""
+    return Method(Scope.READ, endpoint, **described)
 
 
-def changes(endpoint: Endpoint) -> Method:
-    """A method for keys that may change the catalog."""
-    return Method(Scope.ADMIN, endpoint)
+def changes(endpoint: Endpoint, **described: Any) -> Method:
+    """A method for keys that may change the catalog; `described` as in Method."""
+    return Method(Scope.ADMIN, endpoint, **described)
 
 
 def caller(request: Request) -> ApiKey:
