@@ -1,0 +1,49 @@
+"""What billing asks of usage, and what it gets: values, without a word of how they are read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from billing.aggregation import Quantity
+from schemas.catalog import Feature
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The usage of a feature by a customer over `[start, end)`, in ms since 1970.
+
+    feature   The definition with the reset that applies.
+    customer  External id.
+    zone      IANA zone in which buckets lie.
+    length    What a WEIGHTED_SUM divides by, where that isn't `end - start` (ms).
+    """
+
+    feature: Feature
+    customer: str
+    start: int
+    end: int
+    zone: str = "UTC"
+    length: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The greatest value of one bucket and group of a bucketed MAX; `bucket` is its start in ms."""
+
+    bucket: int
+    group: str
+    value: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The answers to some measures, all of one moment.
+
+    quantities  One for each measure.
+    parts       Of a bucketed MAX, in order of bucket and group; they add up to its quantity.
+    upto        Which blocks are in: the last offset of each (block epoch, block partition).
+    """
+
+    quantities: Mapping[Measure, Quantity]
+    parts: Mapping[Measure, tuple[Part, ...]] = field(default_factory=dict)
+    upto: Mapping[tuple[int, int], int] = field(default_factory=dict)
