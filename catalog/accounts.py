@@ -6,8 +6,8 @@ from ulid import ULID
 
 from catalog.database import Writing
 from catalog.tables import Account
-from schemas.catalog import NewAccount
 from schemas.errors import AlreadyExists, NotFound, shown
+from schemas.keys import NewAccount
 
 
 def create(writing: Writing, wish: NewAccount) -> Account:

@@ -7,7 +7,7 @@ from catalog import accounts, keys
 from catalog.database import Catalog
 from catalog.migrations import migrate
 from catalog.tables import Account
-from schemas.catalog import NewAccount, NewApiKey
+from schemas.keys import NewAccount, NewApiKey
 
 DEFAULT_ACCOUNT = "default"
 

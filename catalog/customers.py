@@ -7,7 +7,8 @@ from ulid import ULID
 from catalog import listing
 from catalog.database import Writing
 from catalog.tables import CustomerRow
-from schemas.catalog import Address, CustomerSearch, CustomerUpdate, NewCustomer, Status
+from schemas.catalog import Status
+from schemas.customers import Address, CustomerSearch, CustomerUpdate, NewCustomer
 from schemas.errors import AlreadyExists, NotFound, shown
 
 

@@ -8,14 +8,9 @@ from ulid import ULID
 from catalog import listing, meters
 from catalog.database import Writing
 from catalog.tables import FeatureRow, MeterRow
-from schemas.catalog import (
-    FeatureSearch,
-    FeatureUpdate,
-    NewFeature,
-    Status,
-    check_bucket_resets,
-)
+from schemas.catalog import Status
 from schemas.errors import AlreadyExists, InvalidRequest, NotFound, shown
+from schemas.features import FeatureSearch, FeatureUpdate, NewFeature, check_bucket_resets
 
 
 def create(writing: Writing, account: str, wish: NewFeature) -> FeatureRow:

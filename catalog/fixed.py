@@ -5,14 +5,9 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.catalog import (
-    CustomerUpdate,
-    FeatureUpdate,
-    MeterAggregation,
-    MeterFilter,
-    MeterUpdate,
-)
+from schemas.customers import CustomerUpdate
 from schemas.errors import Fault, InvalidRequest, pointer
+from schemas.features import FeatureUpdate, MeterAggregation, MeterFilter, MeterUpdate
 
 CURE = "create a new feature"
 STAMPS = {"created_at", "updated_at"}

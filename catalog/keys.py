@@ -18,8 +18,8 @@ from ulid import ULID
 from catalog import listing
 from catalog.database import Writing
 from catalog.tables import ApiKeyRow
-from schemas.catalog import ApiKeySearch, NewApiKey
 from schemas.errors import InvalidRequest, NotFound, shown
+from schemas.keys import ApiKeySearch, NewApiKey
 
 SECRET_BITS = 192
 SECRET_LENGTH = 33

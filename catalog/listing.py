@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from catalog.tables import ApiKeyRow, CustomerRow, FeatureRow, MeterRow
-from schemas.catalog import Page
+from schemas.requests import Page
 
 Row = TypeVar("Row", ApiKeyRow, CustomerRow, FeatureRow, MeterRow)
 

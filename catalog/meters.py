@@ -6,8 +6,9 @@ from ulid import ULID
 from catalog import listing
 from catalog.database import Writing
 from catalog.tables import MeterRow
-from schemas.catalog import MeterSearch, NewMeter, Status
+from schemas.catalog import Status
 from schemas.errors import NotFound, shown
+from schemas.features import MeterSearch, NewMeter
 
 
 def create(writing: Writing, account: str, wish: NewMeter) -> MeterRow:

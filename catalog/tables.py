@@ -27,7 +27,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from schemas.catalog import Aggregation, Reset, Scope, Status, Window, plain
+from schemas.catalog import Aggregation, Reset, Scope, Status, Window
+from schemas.decimals import plain
 
 
 class UtcTime(TypeDecorator[datetime]):

@@ -24,7 +24,7 @@ from local_stack.clickhouse import clickhouse_child, clickhouse_url
 from local_stack.kafka import kafka_child
 from local_stack.ports import HOST, free_ports, require_free
 from local_stack.settings import StackSettings
-from schemas.catalog import NewApiKey
+from schemas.keys import NewApiKey
 from schemas.settings import Places
 
 READY_TIMEOUT_S = 60.0

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The console: the API of operators, billing and support."""

@@ -10,7 +10,7 @@ from catalog import keys
 from catalog.tables import ApiKeyRow
 from console.calls import body_as, change, json_answer, look, page_answer, query_as
 from console.routing import Resource, changes
-from schemas.catalog import ApiKeySearch, NewApiKey
+from schemas.keys import ApiKeySearch, NewApiKey
 
 
 async def create_api_key(request: Request) -> Response:

@@ -14,9 +14,9 @@ from catalog.database import Catalog, CatalogUnavailable, Writing
 from catalog.follower import Follower
 from catalog.listing import Found
 from console.routing import caller
-from schemas.catalog import Page
 from schemas.errors import PayloadTooLarge, UnsupportedMediaType, shown
 from schemas.reading import Model, read, read_json
+from schemas.requests import Page
 
 P = ParamSpec("P")
 T = TypeVar("T")

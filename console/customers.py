@@ -12,7 +12,7 @@ from catalog.fixed import customer_update
 from catalog.tables import CustomerRow
 from console.calls import body_as, body_of, change, json_answer, look, page_answer, query_as
 from console.routing import Resource, changes, reads
-from schemas.catalog import CustomerSearch, CustomerUpdate, NewCustomer
+from schemas.customers import CustomerSearch, CustomerUpdate, NewCustomer
 from schemas.errors import InvalidRequest
 from schemas.reading import read
 

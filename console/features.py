@@ -12,7 +12,7 @@ from catalog.fixed import feature_update
 from catalog.tables import FeatureRow
 from console.calls import body_as, body_of, change, json_answer, look, page_answer, query_as
 from console.routing import Resource, changes, reads
-from schemas.catalog import FeatureSearch, FeatureUpdate, NewFeature
+from schemas.features import FeatureSearch, FeatureUpdate, NewFeature
 from schemas.reading import read
 
 

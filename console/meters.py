@@ -7,7 +7,7 @@ from starlette.routing import BaseRoute
 from catalog import meters
 from console.calls import body_as, change, json_answer, look, page_answer, query_as
 from console.routing import Resource, changes, reads
-from schemas.catalog import MeterSearch, NewMeter
+from schemas.features import MeterSearch, NewMeter
 
 
 async def create_meter(request: Request) -> Response:

@@ -19,8 +19,10 @@ from catalog.follower import Follower
 from console.calls import body_as, json_answer, look
 from console.routing import Resource, caller, reads
 from console.store import Store
-from schemas.catalog import CustomerSearch, Feature, FeatureSearch, Reset, Status
+from schemas.catalog import Feature, Reset, Status
+from schemas.customers import CustomerSearch
 from schemas.errors import InvalidRequest, NotFound, shown
+from schemas.features import FeatureSearch
 from schemas.usage import MeterUsageRequest, Range, UsageRequest
 
 DEFAULT_RANGE = timedelta(days=7)

@@ -4,39 +4,30 @@ from datetime import datetime
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
 
-from schemas.catalog import (
-    FILTER_VALUES_MAX,
-    FILTERS_MAX,
+from schemas.catalog import Aggregation, Window
+from schemas.decimals import Multiplier
+from schemas.features import FILTER_VALUES_MAX, FILTERS_MAX
+from schemas.requests import (
     METADATA_VALUE_LENGTH_MAX,
-    Aggregation,
     Moment,
-    Multiplier,
     Name,
     OptionalName,
     OptionalTimezone,
     Request,
-    Window,
+    absent_if_empty,
+    fault,
 )
 
 PROPERTY_PREFIX = "properties."
-
-
-def _absent_if_empty(value: object) -> object:
-    return None if value == "" else value
 
 
 def _absent_if_none(value: object) -> object:
     return {} if value is None else value
 
 
-def _fault(field: str, code: str, detail: str) -> PydanticCustomError:
-    return PydanticCustomError(code, "{detail}", {"field": field, "detail": detail})
-
-
-OptionalMoment = Annotated[Moment | None, BeforeValidator(_absent_if_empty)]
-OptionalWindow = Annotated[Window | None, BeforeValidator(_absent_if_empty)]
+OptionalMoment = Annotated[Moment | None, BeforeValidator(absent_if_empty)]
+OptionalWindow = Annotated[Window | None, BeforeValidator(absent_if_empty)]
 FilterValue = Annotated[str, StringConstraints(min_length=1, max_length=METADATA_VALUE_LENGTH_MAX)]
 FilterValues = Annotated[list[FilterValue], Field(min_length=1, max_length=FILTER_VALUES_MAX)]
 Filters = Annotated[
@@ -74,9 +65,9 @@ class Range(Request):
         for field in ("start_time", "end_time"):
             moment: datetime | None = getattr(self, field)
             if moment is not None and not 1970 <= moment.year <= 2200:
-                raise _fault(field, "out_of_range", f"{field} has to lie from 1970 to 2200")
+                raise fault(field, "out_of_range", f"{field} has to lie from 1970 to 2200")
         if self.start_time and self.end_time and self.start_time >= self.end_time:
-            raise _fault("end_time", "out_of_range", "end_time has to be after start_time")
+            raise fault("end_time", "out_of_range", "end_time has to be after start_time")
         return self
 
 
@@ -86,7 +77,7 @@ class UsageRequest(Range):
     event_name: Name
     aggregation_type: Aggregation
     property_name: OptionalName = None
-    multiplier: Annotated[Multiplier | None, BeforeValidator(_absent_if_empty)] = None
+    multiplier: Annotated[Multiplier | None, BeforeValidator(absent_if_empty)] = None
     bucket_size: OptionalWindow = None
     group_by: list[Name] | None = None
     group_by_property: OptionalName = None
@@ -103,15 +94,15 @@ class UsageRequest(Range):
         kind = self.aggregation_type
         if kind is not Aggregation.COUNT and self.property_name is None:
             detail = f"{kind} needs the name of the property that it reads"
-            raise _fault("property_name", "missing", detail)
+            raise fault("property_name", "missing", detail)
         if kind is Aggregation.SUM_WITH_MULTIPLIER and self.multiplier is None:
-            raise _fault("multiplier", "missing", f"{kind} needs a multiplier above zero")
+            raise fault("multiplier", "missing", f"{kind} needs a multiplier above zero")
         if kind is not Aggregation.SUM_WITH_MULTIPLIER and self.multiplier is not None:
             detail = f"{kind} takes no multiplier: leave it out, or use SUM_WITH_MULTIPLIER"
-            raise _fault("multiplier", "not_allowed", detail)
+            raise fault("multiplier", "not_allowed", detail)
         if kind is not Aggregation.MAX and self.bucket_size is not None:
             detail = f"{kind} takes no bucket_size: only MAX does"
-            raise _fault("bucket_size", "not_allowed", detail)
+            raise fault("bucket_size", "not_allowed", detail)
         if self.group_by or self.group_by_property:
             self._check_group()
         return self
@@ -120,12 +111,12 @@ class UsageRequest(Range):
         field = "group_by" if self.group_by else "group_by_property"
         if self.bucket_size is None:
             detail = f"{field} needs MAX with a bucket_size here: /v1/events/analytics has groups"
-            raise _fault(field, "not_allowed", detail)
+            raise fault(field, "not_allowed", detail)
         if self.group_by and (
             len(self.group_by) > 1 or not self.group_by[0].startswith(PROPERTY_PREFIX)
         ):
             detail = f'group_by takes one property here: write ["{PROPERTY_PREFIX}region"]'
-            raise _fault(field, "not_allowed", detail)
+            raise fault(field, "not_allowed", detail)
 
 
 class MeterUsageRequest(Range):

@@ -16,7 +16,7 @@ import pytest
 from catalog import accounts
 from catalog.database import Catalog
 from catalog.migrations import migrate
-from schemas.catalog import NewAccount
+from schemas.keys import NewAccount
 
 _numbers = count()
 

@@ -8,17 +8,10 @@ import pytest
 from catalog import accounts, changes, customers, keys
 from catalog.database import Catalog
 from catalog.tables import CustomerRow
-from schemas.catalog import (
-    ApiKeySearch,
-    CustomerSearch,
-    CustomerUpdate,
-    NewAccount,
-    NewApiKey,
-    NewCustomer,
-    Scope,
-    Status,
-)
+from schemas.catalog import Scope, Status
+from schemas.customers import CustomerSearch, CustomerUpdate, NewCustomer
 from schemas.errors import AlreadyExists, InvalidRequest, NotFound
+from schemas.keys import ApiKeySearch, NewAccount, NewApiKey
 
 
 def make(catalog: Catalog, external_id: str = "cust-1", **more: Any) -> CustomerRow:

@@ -9,18 +9,10 @@ import pytest
 from catalog import changes, features, meters
 from catalog.database import Catalog, CatalogUnavailable
 from catalog.tables import FeatureRow, MeterRow
-from schemas.catalog import (
-    Aggregation,
-    FeatureSearch,
-    FeatureUpdate,
-    MeterUpdate,
-    NewFeature,
-    NewMeter,
-    Reset,
-    Sort,
-    Status,
-)
+from schemas.catalog import Aggregation, Reset, Status
 from schemas.errors import AlreadyExists, InvalidRequest, NotFound
+from schemas.features import FeatureSearch, FeatureUpdate, MeterUpdate, NewFeature, NewMeter
+from schemas.requests import Sort
 
 
 def wish(event_name: str = "model.usage", **more: Any) -> NewFeature:

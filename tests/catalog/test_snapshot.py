@@ -12,20 +12,11 @@ from catalog import accounts, customers, features, keys
 from catalog.database import Catalog, CatalogUnavailable
 from catalog.follower import Follower
 from catalog.snapshot import ChangeRecord, Snapshot
-from schemas.catalog import (
-    Aggregation,
-    CustomerUpdate,
-    Feature,
-    FeatureUpdate,
-    NewAccount,
-    NewApiKey,
-    NewCustomer,
-    NewFeature,
-    Reset,
-    Scope,
-    Status,
-)
+from schemas.catalog import Aggregation, Feature, Reset, Scope, Status
+from schemas.customers import CustomerUpdate, NewCustomer
 from schemas.errors import PermissionDenied, Unauthorized
+from schemas.features import FeatureUpdate, NewFeature
+from schemas.keys import NewAccount, NewApiKey
 
 NAMES = ["a", "b"]
 

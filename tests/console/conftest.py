@@ -13,7 +13,8 @@ from catalog.bootstrap import bootstrap
 from catalog.database import Catalog
 from console.app import create_app, running
 from console.settings import Settings
-from schemas.catalog import NewAccount, NewApiKey, Scope
+from schemas.catalog import Scope
+from schemas.keys import NewAccount, NewApiKey
 
 Connect = Callable[[str | None], httpx.AsyncClient]
 

@@ -20,7 +20,7 @@ from catalog import accounts, keys
 from catalog.database import Catalog
 from clickhouse.client import connect
 from local_stack.ports import free_ports
-from schemas.catalog import NewAccount, NewApiKey
+from schemas.keys import NewAccount, NewApiKey
 from schemas.settings import Places
 
 START_TIMEOUT_S = 120

@@ -23,7 +23,9 @@ from ingest_gateway.errors import EXCEPTION_HANDLERS, LogUnavailable
 from ingest_gateway.events import Gateway
 from ingest_gateway.log import Headers, Position
 from ingest_gateway.settings import Settings
-from schemas.catalog import NewApiKey, NewCustomer, NewFeature
+from schemas.customers import NewCustomer
+from schemas.features import NewFeature
+from schemas.keys import NewApiKey
 
 
 class Record(NamedTuple):
