@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute
 from catalog.database import Catalog
 from catalog.follower import Follower
 from catalog.migrations import migrate
-from console import api_keys, customers, features, meters, sweep, usage
+from console import api_keys, customers, events, features, meters, sweep, usage
 from console.routing import EXCEPTION_HANDLERS
 from console.settings import Settings
 from console.store import Store
@@ -35,6 +35,7 @@ def routes() -> list[BaseRoute]:
         *customers.routes(),
         *api_keys.routes(),
         *usage.routes(),
+        *events.routes(),
         *sweep.routes(),
     ]
 

@@ -1,0 +1,19 @@
+-- events_by_verdict: how many of an account's events and dead letters were received in each window, by verdict.
+-- Windows begin at `starts` (ms, ascending, the first at `start`); superseded rows are left out. A dead letter that
+-- was replayed is counted as a dead letter and as the event that it became.
+SELECT roundDown(toUnixTimestamp64Milli(ingested_at), {starts:Array(Int64)}) AS window_start, verdict, count() AS events
+FROM events
+WHERE account = {account:String} AND verdict != 'marker'
+  AND ({event_name:String} = '' OR event_name = {event_name:String})
+  AND ({customer:String} = '' OR external_customer_id = {customer:String})
+  AND ingested_at >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
+  AND ingested_at < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
+  AND (verdict NOT IN ('unknown_event_name', 'feature_archived')
+      OR (event_id, block_epoch, block_offset, block_index) NOT IN
+      (
+          SELECT event_id, superseded_epoch, toUInt64(superseded_offset), superseded_index
+          FROM events
+          WHERE account = {account:String} AND superseded_offset >= 0
+            AND ({event_name:String} = '' OR event_name = {event_name:String})
+      ))
+GROUP BY window_start, verdict
