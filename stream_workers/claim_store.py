@@ -5,6 +5,7 @@ own generation and the one before, and older ones are dropped whole: expiry foll
 """
 
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from rocksdict import (
     WriteBatch,
 )
 
+from stream_workers.claims import later
+
 BLOOM_BITS = 10
 CACHE_BYTES = 64 << 20
 WRITE_BUFFER_BYTES = 8 << 20
@@ -30,8 +33,9 @@ _IDENTITY = b"identity"
 class ClaimStore:
     """Claims of one block partition, and the offset up to which they are complete.
 
-    `reached` is the offset of the last block whose claims are in (-1: none): it is written in one
-    batch with them.
+    `reached` is an offset up to which every block's claims are in (-1: none). Blocks beyond it may
+    be written while older claims are still read back: it moves over them when nothing is missing
+    before them. One thread at a time.
     """
 
     def __init__(self, folder: Path, *, identity: str, horizon_ms: int) -> None:
@@ -45,6 +49,7 @@ class ClaimStore:
             shutil.rmtree(folder)
             self._open()
         self._db.put(_IDENTITY, identity.encode())
+        self._written = range(0)  # the blocks written since, without a gap
 
     def _open(self) -> None:
         options = self._options()
@@ -99,32 +104,47 @@ class ClaimStore:
         return [None] * len(keys) if found is None else found
 
     def write(self, offset: int, time: int, claims: Iterable[tuple[bytes, bytes]]) -> None:
-        """Add the claims of the block at `offset`, appended at `time`, and move `reached` there."""
+        """Add the claims of the block at `offset`, appended at `time`; blocks come in order.
+
+        `reached` moves there, in one batch with them, when it stood right before.
+        """
         generation = time // self._horizon_ms
         self._make_room(generation)
         batch = WriteBatch(raw_mode=True)
         handle = self._handles[generation]
         for key, claim in claims:
             batch.put(key, claim, handle)
-        batch.put(_REACHED, offset.to_bytes(8, "little", signed=True))
+        reached = offset if offset == self.reached + 1 else self.reached
+        batch.put(_REACHED, reached.to_bytes(8, "little", signed=True))
         self._db.write(batch)
-        self.reached = offset
+        self.reached = reached
+        self._written = range(self._written.start if self._written else offset, offset + 1)
 
     def add(self, claims: Iterable[tuple[int, bytes, bytes]]) -> None:
-        """Add (block time, key, packed claim) read back from the store.
+        """Add (block time, key, packed claim) read back from the store, in any order.
 
+        Of several claims of an id the later position stays, also when `write` brought it.
         `reached` stays until `complete` says otherwise.
         """
         batch = WriteBatch(raw_mode=True)
+        generations: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
         for time, key, claim in claims:
-            generation = time // self._horizon_ms
+            generations[time // self._horizon_ms].append((key, claim))
+        for generation, entries in generations.items():
             if generation not in self._handles:
                 self._create(generation)
-            batch.put(key, claim, self._handles[generation])
+            keys, handle = [key for key, _ in entries], self._handles[generation]
+            held = dict(zip(keys, self._families[generation][keys], strict=True))
+            for key, claim in entries:
+                if later(held[key], claim) is not held[key]:
+                    held[key] = claim
+                    batch.put(key, claim, handle)
         self._db.write(batch)
 
     def complete(self, offset: int) -> None:
-        """Say that every claim up to `offset` is in."""
+        """Say that every claim up to `offset` is in; `reached` takes what was written after it."""
+        if offset + 1 in self._written:
+            offset = self._written.stop - 1
         self._db.put(_REACHED, offset.to_bytes(8, "little", signed=True))
         self.reached = offset
 

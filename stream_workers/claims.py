@@ -34,6 +34,13 @@ def unpack(value: bytes) -> Claim:
     return Claim(Point(epoch, offset, row), time, content)
 
 
+def later(one: bytes | None, other: bytes | None) -> bytes | None:
+    """Of two packed claims of one id the one of the later position: a claim only moves forward."""
+    if one is None or other is None:
+        return one or other
+    return max(one, other, key=lambda claim: unpack(claim).point)
+
+
 Column = npt.NDArray[np.integer[Any]] | int
 
 

@@ -154,7 +154,7 @@ class _Lane:
     async def _run(self) -> None:
         partition, label = self._partition, str(self._partition.number)
         try:
-            await asyncio.to_thread(partition.refill)
+            await asyncio.to_thread(partition.open)
             self._opened = True
             while (event := await self.queue.get()) is not None:
                 message = event.message
@@ -281,7 +281,8 @@ def run(settings: WorkerSettings) -> None:
     client = connect(settings.clickhouse_url)
     store = Store(client, settings.block_epoch)
     core = ThreadPoolExecutor(1, thread_name_prefix="core")
-    parts = Parts(settings, store, Inserts(settings.clickhouse_url), follower, core)
+    refills = ThreadPoolExecutor(1, thread_name_prefix="refills")
+    parts = Parts(settings, store, Inserts(settings.clickhouse_url), follower, core, refills)
     counting = Counting(parts, block_topic(settings.block_epoch))
     app = create_app(settings, counting)
     _Worker(app, settings, counting).execute_from_commandline()

@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-import time
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import count as attempts
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from catalog.database import CatalogUnavailable
 from catalog.follower import Follower
@@ -20,23 +20,28 @@ from schemas.block import COLUMNS, VERSION, Block, DeadLetter, UnreadableBlock, 
 from schemas.position import Log, position
 from schemas.topics import block_topic
 from stream_workers.claim_store import ClaimStore
+from stream_workers.claims import later
 from stream_workers.coverage import Coverage
 from stream_workers.dedupe import Place
 from stream_workers.folding import Folded, fold
+from stream_workers.refill import Refill
 from stream_workers.settings import WorkerSettings
-from stream_workers.store import NotOwner, Store
+from stream_workers.store import NO_ANSWER, NotOwner, Progress, Store
 
 VIOLATED_CONSTRAINT = 469
 RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What every partition of a worker shares.
 
-    core  The one thread that folds: several would only fight for the interpreter's lock. While it
-          folds for one partition, the inserts of the others are under way.
+    core     The one thread that folds: several would only fight for the interpreter's lock. While
+             it folds for one partition, the inserts of the others are under way. Nothing else
+             touches open claims.
+    refills  The one thread that reads lost claims back, of one partition after the other.
     """
 
     settings: WorkerSettings
@@ -44,13 +49,15 @@ class Parts:
     inserts: Inserts
     follower: Follower
     core: Executor
+    refills: Executor
 
 
 class Partition:
     """The owner's view of one block partition.
 
     `next_offset` is the block to count next. `prepare` takes the partition over and finds it out;
-    `count` counts one block and is called in offset order, one call at a time.
+    `open` opens its claims; `count` counts one block and is called in offset order, one call at a
+    time.
     """
 
     def __init__(self, number: int, parts: Parts) -> None:
@@ -61,6 +68,7 @@ class Partition:
         self._counted_until = 0
         self._owner = 0
         self._claims: ClaimStore | None = None
+        self._refill: Refill | None = None
 
     def prepare(self) -> int:
         """Take the partition over: fence off the last owner, mend what it left half done.
@@ -75,24 +83,16 @@ class Partition:
         self.next_offset = progress.offset + 1
         return self.next_offset
 
-    def refill(self) -> None:
-        """Open the claims and read back those that this disk lacks. Synchronous."""
+    def open(self) -> None:
+        """Open the claims, and start to read back those that this disk lacks. Synchronous."""
         settings, store = self._parts.settings, self._parts.store
         folder = settings.claims / f"{settings.block_epoch}-{self.number}"
         self._claims = ClaimStore(folder, identity=store.identity, horizon_ms=settings.horizon_ms)
         upto = self.next_offset - 1
-        if self._claims.reached >= upto:
-            return
-        started, count = time.monotonic(), 0
-        since = self._counted_until - settings.horizon_ms  # by the log's time: it may be behind
-        for claims in store.claims(self.number, self._claims.reached, upto, since):
-            self._claims.add(claims)
-            count += len(claims)
-        self._claims.complete(upto)
-        log.info(
-            "block partition %d: %d claims read back in %.1f s",
-            self.number, count, time.monotonic() - started,
-        )  # fmt: skip
+        if self._claims.reached < upto:
+            since = self._counted_until - settings.horizon_ms  # by the log's time: it may be behind
+            self._refill = Refill(self.number, self._claims, upto, since, store, self._parts.core)
+            self._refill.start(self._parts.refills)
 
     async def count(self, offset: int, block_time: int, value: bytes) -> Counter[str]:
         """Count the block at `offset`, appended at `block_time` (ms): rows by verdict.
@@ -103,21 +103,44 @@ class Partition:
         place = Place(settings.block_epoch, self.number, offset, block_time)
         block = read_block(value, place)
         catalog = await self._catalog_at(block.catalog_version)
+        stored = await self._stored_claims(block, place)
         loop, core = asyncio.get_running_loop(), self._parts.core
-        folded = await loop.run_in_executor(core, self._fold, block, place, catalog)
+        folded = await loop.run_in_executor(core, self._fold, block, place, catalog, stored)
         await self._insert(folded.rows, offset)
         await loop.run_in_executor(core, self._claim, place, folded)
         self._coverage = folded.coverage
         self.next_offset = offset + 1
         return folded.tally
 
-    def _fold(self, block: Block, place: Place, catalog: Snapshot) -> Folded:
+    async def _stored_claims(self, block: Block, place: Place) -> Mapping[bytes, bytes]:
+        """The claims of a block's ids that this disk may lack: none when nothing is read back.
+
+        Asks until the store answers: without them nothing can be decided.
+        """
+        refill, since = self._refill, place.time - self._parts.settings.horizon_ms
+        if refill is None:
+            return {}
+        if refill.done:
+            self._refill = None
+            return {}
+        return await self._ask(lambda: refill.look_up(block.table(), since))
+
+    def _fold(
+        self, block: Block, place: Place, catalog: Snapshot, stored: Mapping[bytes, bytes]
+    ) -> Folded:
         claims = self._opened_claims()
+
+        def look_up(keys: list[bytes]) -> Sequence[bytes | None]:
+            found = claims.look_up(keys, place.time)
+            if not stored:
+                return found
+            return [later(claim, stored.get(key)) for key, claim in zip(keys, found, strict=True)]
+
         return fold(
             self._coverage,
             block,
             place,
-            lambda keys: claims.look_up(keys, place.time),
+            look_up,
             catalog,
             owner=self._owner,
             horizon_ms=self._parts.settings.horizon_ms,
@@ -133,7 +156,7 @@ class Partition:
 
     def _opened_claims(self) -> ClaimStore:
         if self._claims is None:
-            raise RuntimeError("refill() comes before count()")
+            raise RuntimeError("open() comes before count()")
         return self._claims
 
     async def _catalog_at(self, version: int) -> Snapshot:
@@ -174,23 +197,33 @@ class Partition:
         """Whether a block whose insert failed is in after all, its states mended then.
 
         Takes a new owner number first: should the failed insert still wait somewhere, it is void.
-        Asks until the store answers: an insert in doubt is never sent again before that.
+        An insert in doubt is never sent again before the store has answered.
         """
-        store = self._parts.store
+
+        def mended() -> Progress:
+            store = self._parts.store
+            self._owner = store.acquire(self.number, self._owner)
+            return store.mend(self.number, self._owner)
+
+        return (await self._ask(mended)).offset >= offset
+
+    async def _ask(self, question: Callable[[], Answer]) -> Answer:
+        """What the store says to a question, put to it in a thread until it answers."""
         for attempt in attempts():
             try:
-                self._owner = await asyncio.to_thread(store.acquire, self.number, self._owner)
-                progress = await asyncio.to_thread(store.mend, self.number, self._owner)
-                return progress.offset >= offset
-            except (ClickHouseError, TimeoutError, OSError) as error:
+                return await asyncio.to_thread(question)
+            except NO_ANSWER as error:
                 log.warning("block partition %d: no word from the store: %s", self.number, error)
                 await _pause(attempt)
         raise AssertionError("unreachable")
 
     def close(self) -> None:
-        """Let go of the claims on disk."""
+        """Let go of the claims on disk. Synchronous."""
+        if self._refill is not None:
+            self._refill.stop()
+            self._refill = None
         if self._claims is not None:
-            self._claims.close()
+            self._parts.core.submit(self._claims.close).result()
             self._claims = None
 
 

@@ -3,19 +3,28 @@
 import logging
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import pyarrow as pa
 from clickhouse_connect.driver import Client
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from clickhouse_connect.driver.external import ExternalData
+from urllib3.exceptions import HTTPError
 
 from clickhouse.queries import query
+from schemas.block import ipc
 from stream_workers.claims import pack_all
 from stream_workers.coverage import Coverage, from_text
 
 OWNER_RANDOM_BITS = 20
 SETTLE_TIMEOUT_S = 60.0
 SLOTS_PER_EPOCH = 1 << 16
+PAGE_ROWS = 1 << 22
+"""Every page may read the whole table again, for rows lie by customer: few pages, large ones."""
+NO_ANSWER = (ClickHouseError, HTTPError, pa.ArrowException, OSError)
+"""What a question raises when the store is away, or its answer breaks off: ask again."""
+IDS = pa.schema([("account", pa.utf8()), ("event_id", pa.utf8())])
 log = logging.getLogger(__name__)
 
 
@@ -154,19 +163,64 @@ class Store:
         ).result_rows
         return [int(row[0]) for row in rows]
 
+    def page_end(self, partition: int, after: int, upto: int, since: int) -> int:
+        """The offset up to which to read claims at once: at most `upto`."""
+        rows = self._client.query(
+            query("claims_page_end"),
+            {**self._span(partition, after, upto, since), "rows": PAGE_ROWS},
+            settings={"max_threads": 1},
+        ).result_rows
+        return int(rows[0][0]) if rows else upto
+
     def claims(
         self, partition: int, after: int, upto: int, since: int
-    ) -> Iterator[list[tuple[int, bytes, bytes]]]:
-        """Yield, in chunks, (block time, key, packed claim) of the events stored since (ms)."""
-        parameters = {
+    ) -> Generator[list[tuple[int, bytes, bytes]], None, None]:
+        """Yield, in chunks, (block time, key, packed claim) of the events stored since (ms).
+
+        In any order; the later position of a key counts. One thread of the server's works on it.
+        """
+        stream = self._client.raw_stream(
+            query("claims"),
+            self._span(partition, after, upto, since),
+            settings={"max_threads": 1},
+            fmt="ArrowStream",
+        )
+        with stream, pa.ipc.open_stream(stream) as reader:
+            for batch in reader:
+                yield _claims_in(batch)
+
+    def claims_of(
+        self, ids: pa.RecordBatch, partition: int, after: int, upto: int, since: int
+    ) -> dict[bytes, bytes]:
+        """The packed claims by key, as `claims` would have them, of some ids.
+
+        `ids` has the columns `account` and `event_id`. More keys may come than were asked for.
+        """
+        table = ExternalData(
+            file_name="ids",
+            fmt="ArrowStream",
+            structure="account String, event_id String",
+            data=ipc(ids.select(IDS.names).cast(IDS), compression=None),
+        )
+        answer = self._client.raw_query(
+            query("claims_of"),
+            self._span(partition, after, upto, since),
+            fmt="ArrowStream",
+            external_data=table,
+        )
+        with pa.ipc.open_stream(answer) as reader:
+            return {key: claim for batch in reader for _, key, claim in _claims_in(batch)}
+
+    def _span(self, partition: int, after: int, upto: int, since: int) -> dict[str, int]:
+        return {
             "epoch": self._epoch, "partition": partition, "after": after, "upto": upto,
             "since": since,
         }  # fmt: skip
-        stream = self._client.raw_stream(query("claims"), parameters, fmt="ArrowStream")
-        names = ("block_epoch", "block_offset", "block_index", "block_time", "content")
-        with stream, pa.ipc.open_stream(stream) as reader:
-            for batch in reader:
-                keys = batch.column("key").to_pylist()
-                epochs, offsets, rows, times, contents = (batch.column(n).to_numpy() for n in names)
-                packed = pack_all(epochs, offsets, rows, times, contents)
-                yield list(zip(times.tolist(), keys, packed, strict=True))
+
+
+def _claims_in(batch: pa.RecordBatch) -> list[tuple[int, bytes, bytes]]:
+    """Block time, key and packed claim of each row."""
+    names = ("block_epoch", "block_offset", "block_index", "block_time_ms", "content")
+    epochs, offsets, rows, times, contents = (batch.column(name).to_numpy() for name in names)
+    packed = pack_all(epochs, offsets, rows, times, contents)
+    return list(zip(times.tolist(), batch.column("key").to_pylist(), packed, strict=True))

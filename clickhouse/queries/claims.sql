@@ -1,9 +1,10 @@
 -- The claims of a block partition's events after one offset and up to another, in any order: key and content as the
--- packer computes them. Duplicates, dead letters and superseded rows claim nothing, so an id is there once.
+-- packer computes them. Duplicates, dead letters and markers claim nothing. An id is there again when a re-sent event
+-- superseded its row, or when it came back after the horizon: its claim is the one of the latest position.
 SELECT
     toFixedString(substring(SHA256(concat(account, '\0', event_id)), 1, 16), 16) AS key,
     block_epoch, block_offset, block_index,
-    toUnixTimestamp64Milli(block_time) AS block_time,
+    toUnixTimestamp64Milli(block_time) AS block_time_ms,  -- another name than the column: WHERE means it
     toUInt32(bitXor(
         bitXor(CRC32(properties), CRC32(external_customer_id)),
         bitXor(
@@ -16,9 +17,3 @@ WHERE block_epoch = {epoch:UInt16} AND block_partition = {partition:UInt16}
   AND block_offset > {after:Int64} AND block_offset <= {upto:Int64}
   AND verdict NOT IN ('duplicate', 'dead_letter', 'marker')
   AND block_time >= fromUnixTimestamp64Milli({since:Int64})
-  AND (block_epoch, block_offset, block_index) NOT IN
-  (
-      SELECT superseded_epoch, toUInt64(superseded_offset), superseded_index
-      FROM events
-      WHERE superseded_offset >= 0 AND block_partition = {partition:UInt16} AND block_offset <= {upto:Int64}
-  )

@@ -25,11 +25,12 @@ def folder(tmp_path: Path) -> Path:
 def test_claims_and_the_offset_reached_survive_a_restart(folder: Path) -> None:
     store = opened(folder)
     assert (store.reached, list(store.look_up([A, B], DAY))) == (-1, [None, None])
-    store.write(7, DAY, [(A, claim(7))])
+    store.write(0, DAY, [(A, claim(0))])
+    store.write(1, DAY, [])
     store.close()
     store = opened(folder)
-    assert store.reached == 7
-    assert list(store.look_up([B, A], DAY)) == [None, claim(7)]
+    assert store.reached == 1
+    assert list(store.look_up([B, A], DAY)) == [None, claim(0)]
     store.close()
 
 
@@ -81,6 +82,39 @@ def test_claims_read_back_count_once_they_are_complete(folder: Path) -> None:
     store = opened(folder)
     assert store.reached == 3
     assert list(store.look_up([A, B], HORIZON + DAY)) == [claim(3), claim(2)]
+    store.close()
+
+
+def test_blocks_counted_before_all_older_claims_are_in_do_not_hide_that_some_lack(
+    folder: Path,
+) -> None:
+    """Whoever dies in the middle of reading claims back has to go on reading."""
+    store = opened(folder)
+    store.write(7, DAY, [(A, claim(7))])
+    store.complete(3)
+    store.write(8, DAY, [(B, claim(8))])
+    assert store.reached == 3
+    store.close()
+    store = opened(folder)
+    assert store.reached == 3
+    assert list(store.look_up([A, B], DAY)) == [claim(7), claim(8)]
+    store.write(9, DAY, [])
+    store.complete(8)
+    assert store.reached == 9
+    store.write(10, DAY, [])
+    assert store.reached == 10
+    store.close()
+    store = opened(folder)
+    assert store.reached == 10
+    store.close()
+
+
+def test_of_claims_read_back_and_written_the_later_position_stays(folder: Path) -> None:
+    store = opened(folder)
+    store.write(7, DAY, [(A, claim(7)), (B, claim(7, 1))])
+    store.add([(DAY, A, claim(3)), (DAY, B, claim(8)), (DAY, C, claim(4)), (DAY, C, claim(2))])
+    store.add([(DAY, D, claim(5, 1)), (DAY, D, claim(5, 2))])
+    assert list(store.look_up(KEYS, DAY)) == [claim(7), claim(8), claim(4), claim(5, 2)]
     store.close()
 
 

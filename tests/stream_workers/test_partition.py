@@ -1,7 +1,9 @@
 """One block partition with a store of our own: what is written when, and what happens in doubt."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from clickhouse.client import InsertFailed
 from schemas.block import Block, encode
 from stream_workers import partition as module
+from stream_workers.claims import Claim, pack, unpack
 from stream_workers.partition import Partition, Parts
 from stream_workers.settings import WorkerSettings
 from stream_workers.store import NotOwner, Progress
@@ -21,6 +24,7 @@ from tests.stream_workers.worlds import (
     make_event,
     make_feature,
     make_record,
+    point,
     pool_of,
 )
 
@@ -48,8 +52,23 @@ class FakeStore:
         markers = [row for row in self.rows if row["verdict"] == "marker"]
         return Progress(max((row["block_offset"] for row in markers), default=-1), {}, NOW)
 
-    def claims(self, *_: int) -> Iterator[list[tuple[int, bytes, bytes]]]:
-        yield from ()
+    def page_end(self, partition: int, after: int, upto: int, since: int) -> int:
+        return min(after + 2, upto)
+
+    def claims(
+        self, partition: int, after: int, upto: int, since: int
+    ) -> Iterator[list[tuple[int, bytes, bytes]]]:
+        for row in reversed(self.rows):  # in any order
+            if row["verdict"] in ("duplicate", "dead_letter", "marker"):
+                continue
+            if after < row["block_offset"] <= upto:
+                time = int(row["block_time"].timestamp() * 1000)
+                yield [(time, key_of(row), pack(Claim(point(row), time, 0)))]
+
+    def claims_of(self, ids: pa.RecordBatch, *span: int) -> dict[bytes, bytes]:
+        asked = {key_of(row) for row in ids.to_pylist()}
+        claims = sorted((unpack(c).point, k, c) for [(_, k, c)] in FakeStore.claims(self, *span))
+        return {key: claim for _, key, claim in claims if key in asked}
 
     async def insert(self, table: str, stream: bytes, *, token: str, query_id: str) -> None:
         self.inserted.append(query_id)
@@ -58,6 +77,10 @@ class FakeStore:
         if self.faults:
             self.faults.pop(0)(rows)
         self.rows += rows
+
+
+def key_of(row: dict[str, Any]) -> bytes:
+    return sha256(f"{row['account']}\0{row['event_id']}".encode()).digest()[:16]
 
 
 class FakeFollower:
@@ -71,16 +94,24 @@ def store(monkeypatch: pytest.MonkeyPatch) -> FakeStore:
     return FakeStore()
 
 
-@pytest.fixture
-async def partition(store: FakeStore, tmp_path: Path) -> AsyncIterator[Partition]:
-    fakes: Any = {"store": store, "inserts": store, "follower": FakeFollower()}
-    with ThreadPoolExecutor(1) as core:
-        parts = Parts(settings=WorkerSettings(data_dir=tmp_path), core=core, **fakes)
-        made = Partition(0, parts)
-        assert made.prepare() == 0
-        made.refill()
+@contextmanager
+def owned(folder: Path, store: Any, inserts: Any) -> Iterator[Partition]:
+    """The partition, owned by a worker with its claims in a folder."""
+    with ThreadPoolExecutor(1) as core, ThreadPoolExecutor(1) as refills:
+        follower: Any = FakeFollower()
+        settings = WorkerSettings(data_dir=folder)
+        made = Partition(0, Parts(settings, store, inserts, follower, core, refills))
+        made.prepare()
+        made.open()
         yield made
         made.close()
+
+
+@pytest.fixture
+def partition(store: FakeStore, tmp_path: Path) -> Iterator[Partition]:
+    with owned(tmp_path, store, store) as made:
+        assert made.next_offset == 0
+        yield made
 
 
 def block(*ids: str, offset: int = 0) -> bytes:

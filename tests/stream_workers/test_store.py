@@ -1,6 +1,5 @@
 """The store on a real engine: fence, read-back of half-landed blocks, claims."""
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,10 +8,11 @@ import pyarrow as pa
 import pytest
 from clickhouse_connect.driver import Client
 
-from clickhouse.client import InsertFailed, Inserts, connect
-from clickhouse.migrator import apply, read_migrations
+from clickhouse.client import InsertFailed, Inserts
+from stream_workers import store as module
 from stream_workers.claim_store import ClaimStore
-from stream_workers.store import Store, StoreBehind
+from stream_workers.claims import unpack
+from stream_workers.store import IDS, Store, StoreBehind
 from tests.stream_workers.test_folding import block_of, block_of_resent
 from tests.stream_workers.worlds import (
     HORIZON_MS,
@@ -30,36 +30,9 @@ STATES = (
 )
 
 
-@pytest.fixture(scope="module")
-def url(clickhouse_url: str) -> Iterator[str]:
-    """A migrated database of the run's ClickHouse."""
-    database = f"workers_{uuid4().hex}"
-    client = connect(clickhouse_url, database="")
-    apply(client, database, read_migrations())
-    yield f"{clickhouse_url.rpartition('/')[0]}/{database}"
-    client.command(f"DROP DATABASE {database} SYNC")
-    client.close()
-
-
-@pytest.fixture
-def client(url: str) -> Iterator[Client]:
-    client = connect(url)
-    for table in ("events", "usage_states"):
-        client.command(f"TRUNCATE TABLE {table}")
-    yield client
-    client.close()
-
-
 @pytest.fixture
 def store(client: Client) -> Store:
     return Store(client, 0)
-
-
-@pytest.fixture
-async def inserts(url: str) -> AsyncIterator[Inserts]:
-    inserts = Inserts(url)
-    yield inserts
-    await inserts.close()
 
 
 def stream(rows: pa.RecordBatch) -> bytes:
@@ -187,3 +160,51 @@ async def test_claims_read_back_are_what_the_packer_and_the_counter_made(
     assert list(claims.look_up(keys, NOW)) == [counter.claims[key] for key in keys]
     assert len(keys) == 4
     claims.close()
+    asked = ids(*((row["account"], row["event_id"]) for row in counter.events()))
+    assert store.claims_of(asked, 0, -1, 1, NOW - HORIZON_MS) == counter.claims
+
+
+def ids(*pairs: tuple[str, str]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist(
+        [{"account": account, "event_id": event_id} for account, event_id in pairs], schema=IDS
+    )
+
+
+async def test_claims_are_looked_up_between_two_offsets_since_a_time_and_by_account(
+    store: Store, inserts: Inserts
+) -> None:
+    for rows in blocks(4, store.acquire(0)):
+        await put(inserts, rows)
+    asked = ids(*(("acme", f"id{n}") for n in range(4)))
+
+    def found(after: int, upto: int, since: int) -> list[int]:
+        claims = store.claims_of(asked, 0, after, upto, since).values()
+        return [unpack(claim).point.offset for claim in claims]
+
+    assert found(-1, 3, NOW) == [0, 1, 2, 3]
+    assert found(0, 2, NOW) == [1, 2]
+    assert found(-1, 3, NOW + 1) == []
+    assert store.claims_of(ids(("acme", "absent")), 0, -1, 3, NOW) == {}
+    assert store.claims_of(ids(("other", "id0")), 0, -1, 3, NOW) == {}
+    assert store.claims_of(asked, 1, -1, 3, NOW) == {}
+
+
+async def test_forty_thousand_ids_are_looked_up_at_once(store: Store, inserts: Inserts) -> None:
+    """The largest block; each id as long as it may be."""
+    for rows in blocks(2, store.acquire(0)):
+        await put(inserts, rows)
+    asked = ids(*(("acme", f"{n:0255d}") for n in range(40_000)), ("acme", "again"))
+    [claim] = store.claims_of(asked, 0, -1, 1, NOW).values()
+    assert unpack(claim).point == (0, 0, 2)
+
+
+async def test_a_page_of_claims_ends_with_the_block_that_fills_it(
+    store: Store, inserts: Inserts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rows in blocks(4, store.acquire(0)):  # claims: 3, 2, 2, 2
+        await put(inserts, rows)
+    ends = []
+    for rows in (1, 3, 4, 8, 9):
+        monkeypatch.setattr(module, "PAGE_ROWS", rows)
+        ends.append((store.page_end(0, -1, 3, NOW), store.page_end(0, 1, 3, NOW)))
+    assert ends == [(0, 2), (1, 3), (1, 3), (3, 3), (3, 3)]

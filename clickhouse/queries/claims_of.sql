@@ -1,0 +1,20 @@
+-- The same claims as in claims.sql, of some ids only, each id's latest last. `ids` is a table that the request brings:
+-- account String, event_id String. Accounts and ids are not paired: a caller takes the keys that it asked for.
+SELECT
+    toFixedString(substring(SHA256(concat(account, '\0', event_id)), 1, 16), 16) AS key,
+    block_epoch, block_offset, block_index,
+    toUnixTimestamp64Milli(block_time) AS block_time_ms,  -- another name than the column: WHERE means it
+    toUInt32(bitXor(
+        bitXor(CRC32(properties), CRC32(external_customer_id)),
+        bitXor(
+            bitXor(toUInt32(CRC32(event_name) * 3), toUInt32(CRC32(source) * 5)),
+            if(timestamp_given, toUInt32(bitAnd(toUnixTimestamp64Milli(timestamp), 4294967295)), 0)
+        )
+    )) AS content
+FROM events
+WHERE block_epoch = {epoch:UInt16} AND block_partition = {partition:UInt16}
+  AND block_offset > {after:Int64} AND block_offset <= {upto:Int64}
+  AND verdict NOT IN ('duplicate', 'dead_letter', 'marker')
+  AND block_time >= fromUnixTimestamp64Milli({since:Int64})
+  AND account IN (SELECT account FROM ids) AND event_id IN (SELECT event_id FROM ids)
+ORDER BY block_offset, block_index
