@@ -156,7 +156,7 @@ def _boundaries(
     if fixed is not None:
         yield from _fixed_boundaries(start, end, fixed, zone)
         return
-    first = _local(start - _LONGEST_MS[window], zone)
+    first = to_local(start - _LONGEST_MS[window], zone)
     before: int | None = None
     # A boundary that a gap moved can overtake the next one: sort what lies within a day.
     for cut in _sorted_within(_wall_times(first, window, zone, anchor), 48 * HOUR_MS):
@@ -218,11 +218,12 @@ def _stretches(start: int, end: int, zone: ZoneInfo) -> Iterator[tuple[int, int,
     yield since, end, offset
 
 
-def _local(ms: int, zone: ZoneInfo) -> datetime:
+def to_local(ms: int, zone: ZoneInfo) -> datetime:
+    """The naive wall time that a zone's clocks show at a moment."""
     return to_datetime(ms).astimezone(zone).replace(tzinfo=None)
 
 
-def _from_local(wall: datetime, zone: ZoneInfo) -> int:
+def from_local(wall: datetime, zone: ZoneInfo) -> int:
     """The moment of a wall time: moved forward by a gap that it is in, the first of two."""
     return to_ms(wall.replace(tzinfo=zone, fold=0).astimezone(UTC))
 
@@ -242,7 +243,7 @@ def _wall_times(
     while True:
         midnight = datetime.combine(day, time())
         for hour in range(0, 24, hours):
-            yield _from_local(midnight + timedelta(hours=hour), zone)
+            yield from_local(midnight + timedelta(hours=hour), zone)
         day += timedelta(days=days)
 
 
@@ -251,5 +252,5 @@ def _months(first: datetime, zone: ZoneInfo, anchor: datetime | None) -> Iterato
     year, month = first.year, first.month
     while True:
         day = min(local.day, monthrange(year, month)[1])
-        yield _from_local(datetime.combine(date(year, month, day), local.time()), zone)
+        yield from_local(datetime.combine(date(year, month, day), local.time()), zone)
         year, month = (year, month + 1) if month < 12 else (year + 1, 1)
