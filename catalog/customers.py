@@ -2,14 +2,21 @@
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from ulid import ULID
 
 from catalog import listing
 from catalog.database import Writing
 from catalog.tables import CustomerRow
 from schemas.catalog import Status
 from schemas.customers import Address, CustomerSearch, CustomerUpdate, NewCustomer
-from schemas.errors import AlreadyExists, NotFound, shown
+from schemas.errors import AlreadyExists, InvalidRequest, NotFound, shown
+
+COLUMNS = {
+    "customer_ids": CustomerRow.id,
+    "external_id": CustomerRow.external_id,
+    "external_ids": CustomerRow.external_id,
+    "email": CustomerRow.email,
+    "name_contains": CustomerRow.name,
+}
 
 
 def create(writing: Writing, account: str, wish: NewCustomer) -> CustomerRow:
@@ -23,7 +30,6 @@ def create(writing: Writing, account: str, wish: NewCustomer) -> CustomerRow:
             details={"id": taken.id, "status": taken.status},
         )
     customer = CustomerRow(
-        id=f"cust_{ULID()}",
         account=account,
         external_id=wish.external_id,
         name=wish.name or wish.external_id,
@@ -32,22 +38,13 @@ def create(writing: Writing, account: str, wish: NewCustomer) -> CustomerRow:
         address=_address(wish),
         details=wish.metadata,
         status=Status.PUBLISHED,
-        created_at=writing.at,
-        updated_at=writing.at,
-        created_version=writing.next_version(),
-        version=0,
     )
-    writing.session.add(customer)
-    writing.record(account, customer, before=None)
-    return customer
+    return writing.create(customer)
 
 
 def get(session: Session, account: str, customer_id: str) -> CustomerRow:
     """The customer of this id, archived or not. Raises NotFound."""
-    customer = session.get(CustomerRow, customer_id)
-    if customer is None or customer.account != account:
-        raise NotFound(f"Customer {shown(customer_id)} not found")
-    return customer
+    return listing.get(session, CustomerRow, account, customer_id)
 
 
 def get_external(session: Session, account: str, external_id: str) -> CustomerRow:
@@ -58,19 +55,25 @@ def get_external(session: Session, account: str, external_id: str) -> CustomerRo
     return customer
 
 
+def get_named(
+    session: Session, account: str, customer_id: str | None, external_id: str | None
+) -> CustomerRow:
+    """The customer of this id, or else of this external id.
+
+    Raises NotFound; InvalidRequest when both are given and are not the same customer's.
+    """
+    if customer_id is None:
+        return get_external(session, account, external_id or "")
+    customer = get(session, account, customer_id)
+    if external_id not in (None, customer.external_id):
+        detail = f"customer_id {shown(customer_id)} is another customer: send one of both"
+        raise InvalidRequest.at("/customer_id", "not_allowed", detail)
+    return customer
+
+
 def search(session: Session, account: str, page: CustomerSearch) -> listing.Found[CustomerRow]:
     """A page of an account's customers."""
-    where = listing.with_status(CustomerRow, page)
-    if page.customer_ids is not None:
-        where.append(CustomerRow.id.in_(page.customer_ids))
-    external_ids = page.external_ids if page.external_id is None else [page.external_id]
-    if external_ids is not None:
-        where.append(CustomerRow.external_id.in_(external_ids))
-    if page.email is not None:
-        where.append(CustomerRow.email == page.email)
-    if page.name_contains is not None:
-        where.append(listing.contains(CustomerRow.name, page.name_contains))
-    return listing.find(session, CustomerRow, account, page, *where)
+    return listing.find(session, CustomerRow, account, page, COLUMNS)
 
 
 def update(writing: Writing, account: str, customer_id: str, wish: CustomerUpdate) -> CustomerRow:
@@ -94,10 +97,7 @@ def update(writing: Writing, account: str, customer_id: str, wish: CustomerUpdat
         for field, text in address.items()
         if field not in named or getattr(wish, field) is not None
     }
-    if customer.document() != before:
-        customer.updated_at = writing.at
-        writing.record(account, customer, before)
-    return customer
+    return writing.update(customer, before)
 
 
 def archive(writing: Writing, account: str, customer_id: str) -> CustomerRow:

@@ -11,33 +11,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session
+from ulid import ULID
 
-from catalog.tables import CatalogVersion, Change
+from catalog.tables import Account, CatalogVersion, Change, EntityTable
 from schemas.errors import AlreadyExists, ServiceUnavailable
 
+Row = TypeVar("Row", bound=EntityTable)
 BUSY_TIMEOUT_S = 15
 """How long a SQLite writer waits for another."""
 
 
 class CatalogUnavailable(ServiceUnavailable):
     """The catalog's database can't be reached, or not be written now."""
-
-
-class Entity(Protocol):
-    """A row whose changes are kept."""
-
-    kind: str
-    id: Any
-    version: Any
-
-    def document(self) -> dict[str, Any]: ...
 
 
 class Writing:
@@ -56,7 +48,29 @@ class Writing:
         """The version that the change about to be recorded makes."""
         return self.version + 1
 
-    def record(self, account: str, entity: Entity, before: dict[str, Any] | None) -> None:
+    def stamp(self, row: EntityTable) -> None:
+        """Make a new row this moment's: its id, its times and the version about to be."""
+        row.id = f"{row.id_prefix}_{ULID()}"
+        row.created_at = row.updated_at = self.at
+        row.created_version = row.version = self.next_version()
+
+    def create(self, row: Row) -> Row:
+        """Stamp a new row, add it, and keep that it was made."""
+        self.stamp(row)
+        self.session.add(row)
+        self.record(row.account, row, before=None)
+        return row
+
+    def update(self, row: Row, before: dict[str, Any]) -> Row:
+        """Keep that a row is no longer as its document was before; nothing when it still is."""
+        if row.document() != before:
+            row.updated_at = self.at
+            self.record(row.account, row, before)
+        return row
+
+    def record(
+        self, account: str, entity: EntityTable | Account, before: dict[str, Any] | None
+    ) -> None:
         """Keep a change: the entity as it was (None: it was not) and as it is now."""
         self.version = entity.version = self.version + 1
         self.session.add(

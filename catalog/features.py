@@ -1,9 +1,8 @@
 """Features: what is metered and sold. What decides counting is fixed, and archiving deletes."""
 
 from pydantic_core import PydanticCustomError
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
-from ulid import ULID
 
 from catalog import listing, meters
 from catalog.database import Writing
@@ -11,6 +10,15 @@ from catalog.tables import FeatureRow, MeterRow
 from schemas.catalog import Status
 from schemas.errors import AlreadyExists, InvalidRequest, NotFound, shown
 from schemas.features import FeatureSearch, FeatureUpdate, NewFeature, check_bucket_resets
+
+COLUMNS = {
+    "feature_ids": FeatureRow.id,
+    "meter_ids": FeatureRow.meter_id,
+    "lookup_key": FeatureRow.lookup_key,
+    "lookup_keys": FeatureRow.lookup_key,
+    "event_name": FeatureRow.event_name,
+    "name_contains": FeatureRow.name,
+}
 
 
 def create(writing: Writing, account: str, wish: NewFeature) -> FeatureRow:
@@ -21,7 +29,6 @@ def create(writing: Writing, account: str, wish: NewFeature) -> FeatureRow:
     """
     meter = _meter_for(writing, account, wish)
     feature = FeatureRow(
-        id=f"feat_{ULID()}",
         account=account,
         meter_id=meter.id,
         meter=meter,
@@ -33,40 +40,19 @@ def create(writing: Writing, account: str, wish: NewFeature) -> FeatureRow:
         unit_plural=wish.unit_plural,
         details=wish.metadata,
         status=Status.PUBLISHED,
-        created_at=writing.at,
-        updated_at=writing.at,
-        created_version=writing.next_version(),
-        version=0,
     )
-    _check_names_are_free(writing.session, account, None, wish.lookup_key, meter.event_name)
-    writing.session.add(feature)
-    writing.record(account, feature, before=None)
-    return feature
+    _check_names_are_free(writing.session, feature)
+    return writing.create(feature)
 
 
 def get(session: Session, account: str, feature_id: str) -> FeatureRow:
     """The feature of this id, archived or not. Raises NotFound."""
-    feature = session.get(FeatureRow, feature_id)
-    if feature is None or feature.account != account:
-        raise NotFound(f"Feature {shown(feature_id)} not found")
-    return feature
+    return listing.get(session, FeatureRow, account, feature_id)
 
 
 def search(session: Session, account: str, page: FeatureSearch) -> listing.Found[FeatureRow]:
     """A page of an account's features."""
-    where: list[ColumnElement[bool]] = listing.with_status(FeatureRow, page)
-    if page.feature_ids is not None:
-        where.append(FeatureRow.id.in_(page.feature_ids))
-    if page.meter_ids is not None:
-        where.append(FeatureRow.meter_id.in_(page.meter_ids))
-    lookup_keys = page.lookup_keys if page.lookup_key is None else [page.lookup_key]
-    if lookup_keys is not None:
-        where.append(FeatureRow.lookup_key.in_(lookup_keys))
-    if page.event_name is not None:
-        where.append(FeatureRow.event_name == page.event_name)
-    if page.name_contains is not None:
-        where.append(listing.contains(FeatureRow.name, page.name_contains))
-    return listing.find(session, FeatureRow, account, page, *where)
+    return listing.find(session, FeatureRow, account, page, COLUMNS)
 
 
 def update(writing: Writing, account: str, feature_id: str, wish: FeatureUpdate) -> FeatureRow:
@@ -94,15 +80,11 @@ def update(writing: Writing, account: str, feature_id: str, wish: FeatureUpdate)
         return feature
     with writing.session.no_autoflush:
         if feature.status is Status.PUBLISHED:
-            _check_names_are_free(
-                writing.session, account, feature.id, feature.lookup_key, feature.event_name
-            )
-    feature.updated_at = writing.at
+            _check_names_are_free(writing.session, feature)
     if feature.meter.document() != before["meter"]:
         feature.meter.updated_at = writing.at
         feature.meter.version = writing.next_version()
-    writing.record(account, feature, before)
-    return feature
+    return writing.update(feature, before)
 
 
 def archive(writing: Writing, account: str, feature_id: str) -> FeatureRow:
@@ -113,7 +95,9 @@ def archive(writing: Writing, account: str, feature_id: str) -> FeatureRow:
 def _meter_for(writing: Writing, account: str, wish: NewFeature) -> MeterRow:
     """The meter that a new feature embeds, or names by its id."""
     if wish.meter is not None:
-        return meters.build(writing, account, wish.meter, name=wish.name)
+        meter = meters.build(account, wish.meter, name=wish.name)
+        writing.stamp(meter)
+        return meter
     try:
         meter = meters.get(writing.session, account, wish.meter_id or "")
     except NotFound as error:
@@ -143,27 +127,9 @@ def _update_meter(meter: MeterRow, wish: FeatureUpdate) -> None:
         meter.reset_usage = wish.meter.reset_usage
 
 
-def _check_names_are_free(
-    session: Session, account: str, own_id: str | None, lookup_key: str | None, event_name: str
-) -> None:
+def _check_names_are_free(session: Session, feature: FeatureRow) -> None:
     """Raises AlreadyExists when another active feature has the event name or the lookup key."""
-    for field, column, name in (
-        ("event_name", FeatureRow.event_name, event_name),
-        ("lookup_key", FeatureRow.lookup_key, lookup_key),
-    ):
-        if name is None:
-            continue
-        holder = session.scalars(
-            select(FeatureRow.id).where(
-                FeatureRow.account == account,
-                column == name,
-                FeatureRow.status == Status.PUBLISHED,
-                FeatureRow.id != (own_id or ""),
-            )
-        ).first()
-        if holder is not None:
-            raise AlreadyExists(
-                f"An active feature with {field} {shown(name)} already exists",
-                cure="choose another name, or archive that feature first",
-                details={"field": field, "feature_id": holder},
-            )
+    for field in ("event_name", "lookup_key"):
+        name = getattr(feature, field)
+        if name is not None:
+            listing.check_is_free(session, feature, **{field: name})

@@ -13,12 +13,11 @@ from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from ulid import ULID
 
 from catalog import listing
 from catalog.database import Writing
 from catalog.tables import ApiKeyRow
-from schemas.errors import InvalidRequest, NotFound, shown
+from schemas.errors import InvalidRequest
 from schemas.keys import ApiKeySearch, NewApiKey
 
 SECRET_BITS = 192
@@ -58,7 +57,6 @@ def create(writing: Writing, account: str, wish: NewApiKey) -> tuple[ApiKeyRow, 
         )
     key = new_key()
     row = ApiKeyRow(
-        id=f"secret_{ULID()}",
         account=account,
         name=wish.name,
         hash=hash_of(key),
@@ -69,22 +67,13 @@ def create(writing: Writing, account: str, wish: NewApiKey) -> tuple[ApiKeyRow, 
         bulk_requests_per_minute=wish.bulk_requests_per_minute,
         expires_at=wish.expires_at,
         revoked_at=None,
-        created_at=writing.at,
-        updated_at=writing.at,
-        created_version=writing.next_version(),
-        version=0,
     )
-    writing.session.add(row)
-    writing.record(account, row, before=None)
-    return row, key
+    return writing.create(row), key
 
 
 def get(session: Session, account: str, key_id: str) -> ApiKeyRow:
     """What is stored of a key. Raises NotFound."""
-    row = session.get(ApiKeyRow, key_id)
-    if row is None or row.account != account:
-        raise NotFound(f"API key {shown(key_id)} not found")
-    return row
+    return listing.get(session, ApiKeyRow, account, key_id)
 
 
 def find(session: Session, key: str) -> ApiKeyRow | None:
@@ -96,17 +85,15 @@ def search(session: Session, account: str, page: ApiKeySearch) -> listing.Found[
     """A page of an account's keys."""
     revoked = ApiKeyRow.revoked_at.is_not(None)
     status = {"published": [~revoked], "archived": [revoked], "all": []}[page.status]
-    return listing.find(session, ApiKeyRow, account, page, *status)
+    return listing.find(session, ApiKeyRow, account, page, {}, *status)
 
 
 def revoke(writing: Writing, account: str, key_id: str) -> ApiKeyRow:
     """End a key for good; revoking it again changes nothing. Raises NotFound."""
     row = get(writing.session, account, key_id)
-    if row.revoked_at is None:
-        before = row.document()
-        row.revoked_at = row.updated_at = writing.at
-        writing.record(account, row, before)
-    return row
+    before = row.document()
+    row.revoked_at = row.revoked_at or writing.at
+    return writing.update(row, before)
 
 
 def any_valid(session: Session, account: str, now: datetime) -> bool:

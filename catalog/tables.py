@@ -4,10 +4,11 @@
 last `after`, written in the same transaction, so that the database can guard what is unique.
 """
 
+from abc import abstractmethod
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
@@ -29,6 +30,15 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from schemas.catalog import Aggregation, Reset, Scope, Status, Window
 from schemas.decimals import plain
+from schemas.plans import (
+    BillingCycle,
+    BillingModel,
+    BillingPeriod,
+    CancellationType,
+    LimitReset,
+    Rounding,
+    TierMode,
+)
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -73,6 +83,12 @@ def _words(words: type[StrEnum], length: int) -> Enum:
     )
 
 
+def one_published(name: str, *columns: str) -> Index:
+    """The index that guards what may be published once."""
+    published = text("status = 'published'")
+    return Index(name, *columns, unique=True, sqlite_where=published, postgresql_where=published)
+
+
 class Table(DeclarativeBase):
     """Every table of the catalog."""
 
@@ -92,10 +108,44 @@ class Table(DeclarativeBase):
         list[dict[str, Any]]: JSON,
         list[Scope]: JSON,
         Aggregation: _words(Aggregation, 32),
+        BillingCycle: _words(BillingCycle, 16),
+        BillingModel: _words(BillingModel, 16),
+        BillingPeriod: _words(BillingPeriod, 16),
+        CancellationType: _words(CancellationType, 16),
+        LimitReset: _words(LimitReset, 16),
         Reset: _words(Reset, 32),
+        Rounding: _words(Rounding, 16),
         Status: _words(Status, 16),
+        TierMode: _words(TierMode, 16),
         Window: _words(Window, 16),
     }
+
+
+class EntityTable(Table):
+    """What an account has of its own: each row an entity whose changes are kept.
+
+    kind  Its name in `changes`; `word` in a sentence, `id_prefix` in its ids.
+    """
+
+    __abstract__ = True
+    kind: ClassVar[str]
+    word: ClassVar[str]
+    id_prefix: ClassVar[str]
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    account: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    created_version: Mapped[int]
+    version: Mapped[int]
+
+    @abstractmethod
+    def document(self) -> dict[str, Any]:
+        """The entity as the API and `changes` write it."""
+
+    def stamps(self) -> dict[str, Any]:
+        """The end of every document."""
+        return {"created_at": moment(self.created_at), "updated_at": moment(self.updated_at)}
 
 
 class CatalogVersion(Table):
@@ -145,14 +195,14 @@ class Account(Table):
         }
 
 
-class ApiKeyRow(Table):
+class ApiKeyRow(EntityTable):
     """An API key, without the key: `hash` is its SHA-256, `prefix` what people recognise it by."""
 
     __tablename__ = "api_keys"
     kind = "api_key"
+    word = "API key"
+    id_prefix = "secret"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    account: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
     name: Mapped[str] = mapped_column(Text)
     hash: Mapped[str] = mapped_column(String(64), unique=True)
     prefix: Mapped[str] = mapped_column(String(16))
@@ -162,10 +212,6 @@ class ApiKeyRow(Table):
     bulk_requests_per_minute: Mapped[int | None]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
-    created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
-    created_version: Mapped[int]
-    version: Mapped[int]
 
     @property
     def status(self) -> Status:
@@ -186,19 +232,18 @@ class ApiKeyRow(Table):
             "expires_at": moment(self.expires_at),
             "revoked_at": moment(self.revoked_at),
             "status": self.status,
-            "created_at": moment(self.created_at),
-            "updated_at": moment(self.updated_at),
+            **self.stamps(),
         }
 
 
-class MeterRow(Table):
+class MeterRow(EntityTable):
     """A feature's rule: fixed but for its name and reset. One made alone waits for its feature."""
 
     __tablename__ = "meters"
     kind = "meter"
+    word = "Meter"
+    id_prefix = "meter"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    account: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
     name: Mapped[str] = mapped_column(Text)
     event_name: Mapped[str] = mapped_column(Text)
     aggregation: Mapped[Aggregation]
@@ -209,10 +254,6 @@ class MeterRow(Table):
     filters: Mapped[list[dict[str, Any]]]
     reset_usage: Mapped[Reset]
     status: Mapped[Status]
-    created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
-    created_version: Mapped[int]
-    version: Mapped[int]
 
     def document(self) -> dict[str, Any]:
         """The meter as the API and `changes` write it."""
@@ -231,37 +272,22 @@ class MeterRow(Table):
             "filters": self.filters,
             "reset_usage": self.reset_usage,
             "status": self.status,
-            "created_at": moment(self.created_at),
-            "updated_at": moment(self.updated_at),
+            **self.stamps(),
         }
 
 
-class FeatureRow(Table):
+class FeatureRow(EntityTable):
     """What is metered and sold. `event_name` is its meter's, here for the index that guards it."""
 
     __tablename__ = "features"
     __table_args__ = (
-        Index(
-            "features_active_event_name",
-            "account",
-            "event_name",
-            unique=True,
-            sqlite_where=text("status = 'published'"),
-            postgresql_where=text("status = 'published'"),
-        ),
-        Index(
-            "features_active_lookup_key",
-            "account",
-            "lookup_key",
-            unique=True,
-            sqlite_where=text("status = 'published'"),
-            postgresql_where=text("status = 'published'"),
-        ),
+        one_published("features_active_event_name", "account", "event_name"),
+        one_published("features_active_lookup_key", "account", "lookup_key"),
     )
     kind = "feature"
+    word = "Feature"
+    id_prefix = "feat"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    account: Mapped[str] = mapped_column(ForeignKey("accounts.id"), index=True)
     meter_id: Mapped[str] = mapped_column(ForeignKey("meters.id"), unique=True)
     event_name: Mapped[str] = mapped_column(Text)
     name: Mapped[str] = mapped_column(Text)
@@ -271,10 +297,6 @@ class FeatureRow(Table):
     unit_plural: Mapped[str | None] = mapped_column(Text)
     details: Mapped[dict[str, str]] = mapped_column("metadata")
     status: Mapped[Status]
-    created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
-    created_version: Mapped[int]
-    version: Mapped[int]
 
     meter: Mapped[MeterRow] = relationship(lazy="joined", innerjoin=True)
 
@@ -295,12 +317,11 @@ class FeatureRow(Table):
             "meter_id": self.meter_id,
             "meter": self.meter.document(),
             "status": self.status,
-            "created_at": moment(self.created_at),
-            "updated_at": moment(self.updated_at),
+            **self.stamps(),
         }
 
 
-class CustomerRow(Table):
+class CustomerRow(EntityTable):
     """Who uses features. `external_id` is the client's own id: fixed, and taken for good."""
 
     __tablename__ = "customers"
@@ -309,8 +330,9 @@ class CustomerRow(Table):
         Index("customers_newest", "account", "created_version"),
     )
     kind = "customer"
+    word = "Customer"
+    id_prefix = "cust"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
     account: Mapped[str] = mapped_column(ForeignKey("accounts.id"))
     external_id: Mapped[str] = mapped_column(Text)
     name: Mapped[str] = mapped_column(Text)
@@ -319,10 +341,6 @@ class CustomerRow(Table):
     address: Mapped[dict[str, str]]
     details: Mapped[dict[str, str]] = mapped_column("metadata")
     status: Mapped[Status]
-    created_at: Mapped[datetime]
-    updated_at: Mapped[datetime]
-    created_version: Mapped[int]
-    version: Mapped[int]
 
     def document(self) -> dict[str, Any]:
         """The customer as the API and `changes` write it."""
@@ -334,8 +352,7 @@ class CustomerRow(Table):
             **{key: value for key, value in optional.items() if value is not None},
             "metadata": self.details,
             "status": self.status,
-            "created_at": moment(self.created_at),
-            "updated_at": moment(self.updated_at),
+            **self.stamps(),
         }
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -16,7 +16,7 @@ from catalog.listing import Found
 from console.routing import caller
 from schemas.errors import PayloadTooLarge, UnsupportedMediaType, shown
 from schemas.reading import Model, read, read_json
-from schemas.requests import Page
+from schemas.requests import Slice
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,10 +96,7 @@ def json_answer(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-def page_answer(
-    found: Found[Any], page: Page, show: Callable[[Any], Mapping[str, Any]] | None = None
-) -> Response:
-    """A page of a list: the rows' documents (or what `show` makes of them), and its place."""
-    items = [row.document() if show is None else show(row) for row in found.items]
+def page_answer(found: Found[Any], page: Slice) -> Response:
+    """A page of a list, and its place in it."""
     pagination = {"total": found.total, "limit": page.limit, "offset": page.offset}
-    return json_answer({"items": items, "pagination": pagination})
+    return json_answer({"items": found.items, "pagination": pagination})

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -10,101 +11,66 @@ from catalog import customers
 from catalog.database import Writing
 from catalog.fixed import customer_update
 from catalog.tables import CustomerRow
-from console.calls import body_as, body_of, change, json_answer, look, page_answer, query_as
+from console.calls import body_of, change, json_answer, look, query_as
+from console.entities import Document, Entity
 from console.routing import Resource, changes, reads
-from schemas.customers import CustomerSearch, CustomerUpdate, NewCustomer
+from schemas.customers import CustomerSearch, CustomerUpdate, NamedCustomer, NewCustomer
+from schemas.documents import CustomerDocument
 from schemas.errors import InvalidRequest
-from schemas.reading import read
 
-
-async def create_customer(request: Request) -> Response:
-    """POST /v1/customers: make a customer. 201.
-
-    Raises InvalidRequest (400), AlreadyExists (409) when its external id is taken.
-    """
-    wish = await body_as(NewCustomer, request)
-    customer = await change(request, customers.create, wish)
-    return json_answer(customer.document(), 201)
-
-
-async def list_customers(request: Request) -> Response:
-    """GET /v1/customers: a page of them, published ones unless `status` says otherwise."""
-    page = query_as(CustomerSearch, request)
-    return page_answer(await look(request, customers.search, page), page)
-
-
-async def search_customers(request: Request) -> Response:
-    """POST /v1/customers/search: the same, asked for in a body."""
-    page = await body_as(CustomerSearch, request)
-    return page_answer(await look(request, customers.search, page), page)
-
-
-async def get_customer(request: Request) -> Response:
-    """GET /v1/customers/:id: one customer, archived or not."""
-    customer = await look(request, customers.get, request.path_params["id"])
-    return json_answer(customer.document())
+CUSTOMERS = Entity(
+    path="/v1/customers",
+    one="customer",
+    row=CustomerRow,
+    gives=CustomerDocument,
+    page=CustomerSearch,
+    search=customers.search,
+    new=NewCustomer,
+    create=customers.create,
+    changed=CustomerUpdate,
+    changeable=customer_update,
+    update=customers.update,
+    archive=customers.archive,
+    silent=True,
+)
 
 
 async def get_external_customer(request: Request) -> Response:
-    """GET /v1/customers/external/:external_id: one customer by the client's own id."""
-    customer = await look(request, customers.get_external, request.path_params["external_id"])
-    return json_answer(customer.document())
+    """GET /v1/customers/external/:external_id: one customer by the client's own id. 404."""
 
+    def get(session: Session, account: str) -> Document:
+        external_id = request.path_params["external_id"]
+        return customers.get_external(session, account, external_id).document()
 
-async def put_customer(request: Request) -> Response:
-    """PUT /v1/customers/:id: change all but the external id; a status of published revives it."""
-    body = await body_of(request)
-    customer = await change(request, _update, request.path_params["id"], body)
-    return json_answer(customer.document())
+    return json_answer(await look(request, get))
 
 
 async def put_customer_by_query(request: Request) -> Response:
-    """PUT /v1/customers?id= or ?external_customer_id=: the same, as the SDKs write it."""
-    body = await body_of(request)
-    named = request.query_params
-    if "id" in named:
-        customer = await change(request, _update, named["id"], body)
-    elif "external_customer_id" in named:
-        customer = await change(request, _update_external, named["external_customer_id"], body)
-    else:
+    """PUT /v1/customers?id= or ?external_customer_id=: change one, as the SDKs write it.
+
+    Raises InvalidRequest (400), NotFound (404).
+    """
+    named, body = query_as(NamedCustomer, request), await body_of(request)
+    if named.id is None and named.external_customer_id is None:
         detail = "Say which customer: ?id= or ?external_customer_id="
         raise InvalidRequest.at("", "missing_parameter", detail)
-    return json_answer(customer.document())
 
+    def put(writing: Writing, account: str) -> Any:
+        customer = customers.get_named(
+            writing.session, account, named.id, named.external_customer_id
+        )
+        return CUSTOMERS.put(writing, account, customer.id, body)
 
-async def delete_customer(request: Request) -> Response:
-    """DELETE /v1/customers/:id: archive it. 204; its external id stays taken."""
-    await change(request, customers.archive, request.path_params["id"])
-    return Response(status_code=204)
-
-
-def _update(writing: Writing, account: str, customer_id: str, body: Any) -> CustomerRow:
-    """Update a customer by what a body changes of it as it stands."""
-    current = customers.get(writing.session, account, customer_id).document()
-    wish = read(CustomerUpdate, customer_update(body, current))
-    return customers.update(writing, account, customer_id, wish)
-
-
-def _update_external(writing: Writing, account: str, external_id: str, body: Any) -> CustomerRow:
-    customer = customers.get_external(writing.session, account, external_id)
-    return _update(writing, account, customer.id, body)
+    return json_answer(await change(request, put))
 
 
 def routes() -> list[BaseRoute]:
-    """The routes of customers."""
+    """The routes of customers. Archiving one keeps its external id taken."""
+    put = changes(
+        put_customer_by_query, asks=NamedCustomer, takes=CustomerUpdate, gives=CustomerDocument
+    )
+    external = reads(get_external_customer, gives=CustomerDocument)
     return [
-        Resource(
-            "/v1/customers",
-            GET=reads(list_customers),
-            POST=changes(create_customer),
-            PUT=changes(put_customer_by_query),
-        ),
-        Resource("/v1/customers/search", POST=reads(search_customers)),
-        Resource("/v1/customers/external/{external_id:path}", GET=reads(get_external_customer)),
-        Resource(
-            "/v1/customers/{id}",
-            GET=reads(get_customer),
-            PUT=changes(put_customer),
-            DELETE=changes(delete_customer),
-        ),
+        Resource("/v1/customers/external/{external_id:path}", GET=external),
+        *CUSTOMERS.routes(PUT=put),
     ]

@@ -54,3 +54,10 @@ class CustomerSearch(Page):
     external_ids: Ids | None = None
     email: OptionalName = None
     name_contains: OptionalName = None
+
+
+class NamedCustomer(Request):
+    """The query of PUT /v1/customers: which customer, by our id or by the client's own."""
+
+    id: OptionalName = None
+    external_customer_id: OptionalName = None

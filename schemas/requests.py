@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from zoneinfo import available_timezones
 
 from pydantic import (
@@ -23,8 +23,11 @@ METADATA_VALUE_LENGTH_MAX = 1024
 DESCRIPTION_LENGTH_MAX = 4096
 PAGE_SIZE_MAX = 1000
 PAGE_SIZE = 50
+BULK_MAX = 100
 WHOLE_MAX = 1 << 53
 """The greatest whole number that every JSON reader keeps."""
+
+Each = TypeVar("Each", bound=BaseModel)
 
 
 class Request(BaseModel):
@@ -148,14 +151,25 @@ class Sort(Request):
     direction: Literal["asc", "desc"] = "desc"
 
 
-class Page(Request):
-    """Which part of a list: newest first unless `order` or `sort` say otherwise."""
+class Slice(Request):
+    """How many of a list, after how many others."""
 
     limit: Annotated[int, BeforeValidator(whole(1, PAGE_SIZE_MAX))] = PAGE_SIZE
     offset: Annotated[int, BeforeValidator(whole(0, WHOLE_MAX))] = 0
+
+
+class Page(Slice):
+    """Which part of a list: newest first unless `order` or `sort` say otherwise."""
+
     order: Literal["asc", "desc"] = "desc"
     sort: Annotated[list[Sort], Field(max_length=3)] = []
     status: Literal["published", "archived", "all"] = "published"
     start_time: Moment | None = None
     end_time: Moment | None = None
     expand: Any = None
+
+
+class Many(Request, Generic[Each]):
+    """Several to be made by one request: all of them, or none."""
+
+    items: Annotated[list[Each], Field(min_length=1, max_length=BULK_MAX)]

@@ -79,7 +79,8 @@ def test_the_database_itself_refuses_a_second_active_feature_of_a_name(catalog: 
             for column in FeatureRow.__mapper__.column_attrs
             if column.key not in ("id", "meter_id")
         }
-        meter = meters.build(writing, "acme", wish().meter or pytest.fail(), "twin")
+        meter = meters.build("acme", wish().meter or pytest.fail(), "twin")
+        writing.stamp(meter)
         writing.session.add(FeatureRow(id="feat_twin", meter=meter, **twin))
         writing.session.flush()
 
@@ -137,8 +138,8 @@ def test_every_change_is_kept_with_who_when_before_and_after(catalog: Catalog) -
     change(catalog, feature, name="Renamed")
     change(catalog, feature, status="archived")
     with catalog.reading() as session:
-        history = changes.history(session, "acme", "feature", feature.id)
-        assert changes.history(session, "other", "feature", feature.id) == []
+        history = changes.history(session, "acme", "feature", feature.id).items
+        assert changes.history(session, "other", "feature", feature.id).total == 0
     assert [each["actor"] for each in history] == ["ada", "bob", "bob"]
     assert history[0]["before"] is None
     assert [each["after"]["name"] for each in history] == ["Model", "Renamed", "Renamed"]

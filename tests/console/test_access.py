@@ -192,7 +192,7 @@ async def test_a_fault_of_ours_is_500_and_tells_nothing(
     def broken(*_: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("catalog.features.search", broken)
+    monkeypatch.setattr("catalog.listing.find", broken)
     refused = await client.get("/v1/features")
     assert (refused.status_code, refused.json()["code"]) == (500, "internal_error")
     assert "secret detail" not in refused.text
