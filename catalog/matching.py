@@ -6,9 +6,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from msgspec import UNSET, Raw, UnsetType
 
 from schemas.catalog import Aggregation, Feature, Window
+from schemas.limits import FRACTION_DIGITS_MAX, INTEGER_DIGITS_MAX
 from schemas.value import canonical, number
 from schemas.verdict import Verdict, Warn
 
@@ -70,6 +74,27 @@ def _shown(raw: bytes) -> str:
     return text if len(raw) <= 80 else f"{text}…"
 
 
+Values = npt.NDArray[np.int64]
+"""value * 10^18 of each event: two little-endian words, in two's complement."""
+
+_PLAIN = b"0123456789.-,"
+
+
+def _plain_values(raws: list[Raw | UnsetType]) -> Values | None:
+    """The values of JSON texts when each is a number without exponent that needs no rounding."""
+    try:
+        text = b",".join(raws)  # type: ignore[arg-type]  # a missing one is the TypeError
+        if text.translate(None, _PLAIN):
+            return None
+        column = pa.array(text.decode().split(","), pa.utf8()).cast(_EXACT)
+    except (TypeError, pa.ArrowInvalid):
+        return None
+    return np.frombuffer(column.buffers()[1], dtype="<i8", count=2 * len(column)).reshape(-1, 2)
+
+
+_EXACT = pa.decimal128(INTEGER_DIGITS_MAX + FRACTION_DIGITS_MAX, FRACTION_DIGITS_MAX)
+
+
 class Matcher:
     """Matches the events of one feature: made once a feature, used for whole groups of events."""
 
@@ -82,6 +107,9 @@ class Matcher:
                 names[name] = None
         self._names = list(names)
         self._plain = not any(_ESCAPED.search(name) for name in self._names)
+        self._only_number = (
+            feature.aggregation in NUMERIC and not feature.filters and feature.group_by is None
+        )
         self._needed: Any = msgspec.defstruct(
             "Needed",
             [(f"p{i}", Raw | UnsetType, UNSET) for i in range(len(self._names))],
@@ -95,12 +123,28 @@ class Matcher:
         """The match of each event by its properties' JSON text (empty: none); one for all alike."""
         if not self._names:
             return COUNTED
-        rows = self._decoder.decode(b"[" + b",".join([p or b"{}" for p in properties]) + b"]")
-        if not self._plain:
-            rows = [self._needed(*(row.get(n, UNSET) for n in self._names)) for row in rows]
-        feature = self.feature
-        if not feature.filters and feature.group_by is None and feature.aggregation in NUMERIC:
-            field = feature.field or ""
+        return self._match_each(self._rows(properties))
+
+    def columns(self, properties: Sequence[bytes]) -> Values | list[Match] | Match:
+        """As `match`, but the values alone where all are counted for a plain number each."""
+        if not self._only_number:
+            return self.match(properties)
+        rows = self._rows(properties)
+        values = _plain_values([row.p0 for row in rows])
+        return self._match_each(rows) if values is None else values
+
+    def _rows(self, properties: Sequence[bytes]) -> list[Any]:
+        """The texts of the properties that matter, one struct an event."""
+        rows: list[Any] = self._decoder.decode(
+            b"[" + b",".join([p or b"{}" for p in properties]) + b"]"
+        )
+        if self._plain:
+            return rows
+        return [self._needed(*(row.get(n, UNSET) for n in self._names)) for row in rows]
+
+    def _match_each(self, rows: list[Any]) -> list[Match]:
+        if self._only_number:
+            field = self.feature.field or ""
             missing = Match(Verdict.MISSING_PROPERTY, "is missing")
             found = [missing if row.p0 is UNSET else _numeric(bytes(row.p0)) for row in rows]
             return [_named(match, field) if match.special else match for match in found]

@@ -40,7 +40,7 @@ class Folded:
     """What a block became.
 
     rows      One Arrow batch for one INSERT: events, dead letters, and the block's marker.
-    claims    Keys and packed claims to write, with the coverage, before or after the rows.
+    claims    Keys and packed claims to write once the rows are in; by key, which RocksDB likes.
     coverage  What the partition holds after this block.
     tally     Rows by verdict, for metrics.
     """
@@ -86,9 +86,10 @@ def fold(
     if (decision.standings == Standing.DROPPED).any():
         events, indexes, keys, decision = _without_dropped(events, indexes, keys, decision)
     accepted = np.flatnonzero(decision.standings == Standing.ACCEPTED)
-    contents = events.column("content").to_numpy()
-    packed = pack_all(place.epoch, place.offset, indexes[accepted], place.time, contents[accepted])
-    claims = [(keys[row], claim) for row, claim in zip(accepted.tolist(), packed, strict=True)]
+    rows_by_key = accepted[np.argsort(_key_heads(events)[accepted])]
+    contents = events.column("content").to_numpy()[rows_by_key]
+    packed = pack_all(place.epoch, place.offset, indexes[rows_by_key], place.time, contents)
+    claims = list(zip([keys[row] for row in rows_by_key.tolist()], packed, strict=True))
     after = extended(coverage, ((block.logs[r.log], r.start, r.stop) for r in block.ranges))
     sheet = _Sheet(events, indexes, block, place, owner)
     sheet.mark_duplicates(decision)
@@ -121,6 +122,14 @@ def _keys(events: pa.RecordBatch) -> list[bytes]:
     text = column.buffers()[1].to_pybytes()
     start = column.offset * 16
     return [text[at : at + 16] for at in range(start, start + 16 * len(column), 16)]
+
+
+def _key_heads(events: pa.RecordBatch) -> npt.NDArray[np.uint64]:
+    """The first half of each claim key, to sort by."""
+    column = events.column("key")
+    halves = np.frombuffer(column.buffers()[1], dtype=">u8").reshape(-1, 2)
+    heads = halves[column.offset : column.offset + len(column), 0]
+    return heads.astype(np.uint64)
 
 
 def _superseded(events: pa.RecordBatch) -> list[Point | None] | None:
@@ -221,13 +230,15 @@ class _Sheet:
                 continue
             of_feature = matcher(feature)
             chosen = properties if len(rows) == len(properties) else properties.take(pa.array(rows))
-            matches = of_feature.match(chosen.to_pylist())
+            matches = of_feature.columns(chosen.to_pylist())
             self.aggregations[rows] = AGGREGATIONS.index(feature.aggregation)
             self.grains[rows] = of_feature.grain
             if isinstance(matches, Match):
                 self._put_all(rows, matches)
-            else:
+            elif isinstance(matches, list):
                 self._put_each(rows, matches)
+            else:
+                self.values[rows] = matches
             for row in rows[late[rows]].tolist():
                 if self.verdicts[row] != CODES[Verdict.FILTERED]:
                     self._refuse_future(row)

@@ -7,13 +7,14 @@ partition. The record is the unit on the way in, the block on the way out, never
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from zlib import crc32
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from schemas import resent
 from schemas.block import COLUMNS, RESENT_COLUMNS, VERSION, Block, DeadLetter, encoded, ipc
@@ -59,6 +60,15 @@ def partitions_of(keys: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uin
     return (heads % np.uint32(count)).astype(np.uint32)
 
 
+class _Run(NamedTuple):
+    """What so many events that follow on one another have in common."""
+
+    events: int
+    account: str
+    ingested_at: int
+    log: int
+
+
 @dataclass(slots=True)
 class Pool:
     """Events and dead letters read but not yet cut into blocks, in order of arrival."""
@@ -68,16 +78,14 @@ class Pool:
     weight: int = 0
     _digests: list[bytes] = field(default_factory=list)  # SHA-256; its first half is the key
     _contents: list[int] = field(default_factory=list)  # CRC of the properties
-    _accounts: list[str] = field(default_factory=list)
     _names: list[str] = field(default_factory=list)
     _customers: list[str] = field(default_factory=list)
     _ids: list[str] = field(default_factory=list)
     _times: list[npt.NDArray[np.int64]] = field(default_factory=list)  # ABSENT where not given
-    _ingested: list[int] = field(default_factory=list)
     _sources: list[str] = field(default_factory=list)
     _properties: list[bytes] = field(default_factory=list)
-    _logs: list[int] = field(default_factory=list)
-    _positions: list[int] = field(default_factory=list)
+    _positions: list[npt.NDArray[np.uint64]] = field(default_factory=list)
+    _runs: list[_Run] = field(default_factory=list)
     _resent: dict[int, Resent] = field(default_factory=dict)
     _dead: list[tuple[int, DeadLetter]] = field(default_factory=list)  # (events before it, letter)
 
@@ -186,17 +194,14 @@ class Pool:
         customers = [cast(str, event.external_customer_id) for event in events]
         sources = [event.source or "" for event in events]
         self._contents += map(crc32, properties)
-        self._accounts += [record.account] * count
         self._names += names
         self._customers += customers
         self._ids += given
         self._times.append(times)
-        self._ingested += [record.received_at] * count
         self._sources += sources
         self._properties += properties
-        self._logs += [log] * count
-        first = position(record.offset)
-        self._positions += [first + index for index in indexes]
+        self._positions.append(np.array(indexes, np.uint64) + np.uint64(position(record.offset)))
+        self._runs.append(_Run(count, record.account, record.received_at, log))
         self.weight += ROW_BYTES * count + sum(map(len, properties))
 
     def add_resent(self, record: Record) -> None:
@@ -214,17 +219,15 @@ class Pool:
             self._resent[len(self._digests)] = event
             self._digests.append(sha256(f"{event.account}\0{event.event_id}".encode()).digest())
             self._contents.append(crc32(text))
-            self._accounts.append(event.account)
             self._names.append(event.event_name)
             self._customers.append(event.external_customer_id)
             self._ids.append(event.event_id)
             time = event.timestamp if event.timestamp_given else ABSENT
             self._times.append(np.array([time], dtype=np.int64))
-            self._ingested.append(event.ingested_at)
             self._sources.append(event.source)
             self._properties.append(text)
-            self._logs.append(log)
-            self._positions.append(position(record.offset, index))
+            self._positions.append(np.array([position(record.offset, index)], np.uint64))
+            self._runs.append(_Run(1, event.account, event.ingested_at, log))
             self.weight += ROW_BYTES + len(text)
 
     def cut(
@@ -245,7 +248,7 @@ class Pool:
         keys = self._keys()
         parts = partitions_of(keys, partitions)
         batch = self._batch(keys)
-        weights = np.array([len(text) + ROW_BYTES for text in self._properties], dtype=np.int64)
+        weights = pc.binary_length(batch.column("properties")).to_numpy() + ROW_BYTES
         logs = list(self.logs)
         for part in range(partitions):
             rows = np.flatnonzero(parts == part)
@@ -261,7 +264,7 @@ class Pool:
                 if number == len(pieces) - 1:
                     stops = self.stops
                 else:
-                    stops = self._stops_within(logs, chosen, letters)
+                    stops = _stops_within(logs, batch, chosen, letters)
                 ranges = []
                 for log, stop in stops.items():
                     start = starts.get((part, log), 0)
@@ -274,18 +277,6 @@ class Pool:
                     Block(VERSION, epoch, catalog_version, logs, ranges, events, letters),
                 )
 
-    def _stops_within(
-        self, logs: list[Log], rows: npt.NDArray[np.int64], letters: list[DeadLetter]
-    ) -> dict[Log, int]:
-        """Up to where a piece that others follow covers each log: just past its last event."""
-        stops: dict[Log, int] = {}
-        places = [(self._logs[row], self._positions[row]) for row in rows.tolist()]
-        places += [(letter.log, letter.position) for letter in letters]
-        for number, place in places:
-            log = logs[number]
-            stops[log] = max(stops.get(log, 0), place + 1)
-        return stops
-
     def _keys(self) -> npt.NDArray[np.uint8]:
         """The claim keys, a row of 16 bytes each."""
         digests = np.frombuffer(b"".join(self._digests), dtype=np.uint8)
@@ -293,9 +284,11 @@ class Pool:
 
     def _batch(self, keys: npt.NDArray[np.uint8]) -> pa.RecordBatch:
         """Everything in the pool as one Arrow batch."""
-        times = np.concatenate(self._times) if self._times else np.zeros(0, np.int64)
+        times = np.concatenate(self._times, dtype=np.int64) if self._times else _NO_TIMES
         given = times != ABSENT
-        ingested = np.array(self._ingested, dtype=np.int64)
+        ingested = self._repeated([run.ingested_at for run in self._runs], np.int64)
+        accounts = list(dict.fromkeys(run.account for run in self._runs))
+        codes = {account: code for code, account in enumerate(accounts)}
         names, sources = encoded(self._names), encoded(self._sources)
         # What the client sent, before defaults: claims.sql computes the same.
         contents = np.array(self._contents, dtype=np.uint32)
@@ -305,7 +298,10 @@ class Pool:
         columns: list[Any] = [
             pa.Array.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, pa.py_buffer(keys)]),
             pa.array(contents),
-            encoded(self._accounts),
+            pa.DictionaryArray.from_arrays(
+                self._repeated([codes[run.account] for run in self._runs], np.int32),
+                pa.array(accounts, pa.utf8()),
+            ),
             names,
             pa.array(self._customers, pa.utf8()),
             pa.array(self._ids, pa.utf8()),
@@ -314,19 +310,22 @@ class Pool:
             pa.array(ingested),
             sources,
             pa.array(self._properties, pa.binary()),
-            pa.array(np.array(self._logs, dtype=np.uint16)),
-            pa.array(np.array(self._positions, dtype=np.uint64)),
+            pa.array(self._repeated([run.log for run in self._runs], np.uint16)),
+            pa.array(np.concatenate(self._positions) if self._positions else _NO_POSITIONS),
         ]
         schema = COLUMNS
         if self._resent:
-            columns += self._resent_columns()
+            columns += self._resent_columns(columns[-2], columns[-1])
             schema = pa.schema([*COLUMNS, *RESENT_COLUMNS])
         return pa.RecordBatch.from_arrays(columns, schema=schema)
 
-    def _resent_columns(self) -> list[Any]:
+    def _repeated(self, values: list[int], kind: Any) -> npt.NDArray[Any]:
+        """A column from one value a run."""
+        return np.repeat(np.array(values, dtype=kind), [run.events for run in self._runs])
+
+    def _resent_columns(self, logs: Any, positions: Any) -> list[Any]:
         """Home and superseded row of each event; an ordinary event is at home where it is read."""
-        home_logs = np.array(self._logs, dtype=np.uint16)
-        home_positions = np.array(self._positions, dtype=np.uint64)
+        home_logs, home_positions = logs.to_numpy().copy(), positions.to_numpy().copy()
         epochs = np.zeros(len(self._digests), dtype=np.uint16)
         offsets = np.full(len(self._digests), -1, dtype=np.int64)
         indexes = np.zeros(len(self._digests), dtype=np.uint32)
@@ -335,6 +334,27 @@ class Pool:
             home_positions[row] = event.home_position
             epochs[row], offsets[row], indexes[row] = event.superseded
         return [pa.array(x) for x in (home_logs, home_positions, epochs, offsets, indexes)]
+
+
+def _stops_within(
+    logs: list[Log],
+    batch: pa.RecordBatch,
+    rows: npt.NDArray[np.int64],
+    letters: list[DeadLetter],
+) -> dict[Log, int]:
+    """Up to where a piece that others follow covers each log: just past its last event."""
+    chosen = batch.select(["log", "position"]).take(pa.array(rows))
+    places = list(zip(*(column.to_pylist() for column in chosen.columns), strict=True))
+    places += [(letter.log, letter.position) for letter in letters]
+    stops: dict[Log, int] = {}
+    for number, place in places:
+        log = logs[number]
+        stops[log] = max(stops.get(log, 0), place + 1)
+    return stops
+
+
+_NO_TIMES = np.zeros(0, np.int64)
+_NO_POSITIONS = np.zeros(0, np.uint64)
 
 
 def _made_id(record: Record, index: int) -> str:

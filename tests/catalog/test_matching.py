@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from decimal import Context, Decimal
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,6 +39,35 @@ def json_of(given: dict[str, str]) -> bytes:
 def matches_of(feature: Feature, properties: list[bytes]) -> list[Match]:
     matches = Matcher(feature).match(properties)
     return matches if isinstance(matches, list) else [matches] * len(properties)
+
+
+NUMBERS = st.one_of(
+    st.sampled_from(TEXTS[:14]),
+    st.decimals(-(10**21), 10**21, allow_nan=False, places=20).map(lambda d: f"{d:f}"),
+    st.integers(-(10**20), 10**20).map(str),
+)
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=4), st.booleans())
+def test_a_column_of_plain_numbers_is_what_matching_one_by_one_says(
+    numbers: list[str], missing: bool
+) -> None:
+    feature = make_feature(aggregation=Aggregation.SUM, field="v")
+    properties = [b'{"v": %s, "w": 1}' % number.encode() for number in numbers]
+    properties += [b"{}"] if missing else []
+    each, columns = matches_of(feature, properties), Matcher(feature).columns(properties)
+    if isinstance(columns, np.ndarray):
+        assert [match.value for match in each] == [row.tobytes() for row in columns]
+        assert not any(match.special for match in each)
+    else:
+        assert columns == each
+
+
+def test_plain_numbers_become_a_column() -> None:
+    feature = make_feature(aggregation=Aggregation.SUM, field="v")
+    columns = Matcher(feature).columns([b'{"v": -1.5}', b'{"v": 99999999999999999999}'])
+    assert isinstance(columns, np.ndarray)
+    assert [value_of(row.tobytes()) for row in columns] == [Decimal("-1.5"), Decimal(10**20 - 1)]
 
 
 def value_of(raw: bytes) -> Decimal:
