@@ -64,6 +64,7 @@ async def _measure(events: int, runs: int, progress: Progress, console: Console)
     task = progress.add_task("making events", total=3 + 5 * runs)
     loads = [workload.make(events, seed=seed) for seed in range(runs)]
     progress.update(task, advance=1, description="packing and folding")
+    cores.warm_up()
     pack_rates, count_rates = [], []
     streams: list[bytes] = []
     for load in loads:

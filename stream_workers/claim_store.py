@@ -17,6 +17,7 @@ from rocksdict import (
     Options,
     Rdict,
     WriteBatch,
+    WriteOptions,
 )
 
 from stream_workers.claims import later
@@ -26,6 +27,9 @@ CACHE_BYTES = 64 << 20
 WRITE_BUFFER_BYTES = 8 << 20
 """Small, with a filter in front: a look-up of an absent key costs 0.4 us in it, 1.5 in 32 MiB."""
 MEMTABLE_BLOOM_RATIO = 0.1
+_BY_KEY = WriteOptions()
+"""For claims in the order of their keys: each starts from where the last one went."""
+_BY_KEY.memtable_insert_hint_per_batch = True
 _REACHED = b"reached"
 _IDENTITY = b"identity"
 
@@ -106,6 +110,7 @@ class ClaimStore:
     def write(self, offset: int, time: int, claims: Iterable[tuple[bytes, bytes]]) -> None:
         """Add the claims of the block at `offset`, appended at `time`; blocks come in order.
 
+        Claims in the order of their keys go in faster.
         `reached` moves there, in one batch with them, when it stood right before.
         """
         generation = time // self._horizon_ms
@@ -116,7 +121,7 @@ class ClaimStore:
             batch.put(key, claim, handle)
         reached = offset if offset == self.reached + 1 else self.reached
         batch.put(_REACHED, reached.to_bytes(8, "little", signed=True))
-        self._db.write(batch)
+        self._db.write(batch, _BY_KEY)
         self.reached = reached
         self._written = range(self._written.start if self._written else offset, offset + 1)
 
