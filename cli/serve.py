@@ -10,8 +10,10 @@ import uvicorn
 from starlette.applications import Starlette
 
 import console.app
+import console.openapi
 import console.settings
 import ingest_gateway.app
+import ingest_gateway.description
 import ingest_gateway.health
 import ingest_gateway.settings
 from ingest_gateway.errors import EXCEPTION_HANDLERS
@@ -31,11 +33,14 @@ async def _running(app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
 
 def create_app() -> Starlette:
     """Both applications in one, by their routes; settings come from the environment."""
+    api = console.app.routes()
+    described = [*ingest_gateway.description.OPERATIONS, *console.openapi.operations_of(api)]
     app = Starlette(
         routes=[
             *ingest_gateway.app.routes(),
             *ingest_gateway.health.routes(),
-            *console.app.routes(),
+            *api,
+            *console.openapi.routes(described),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=_running,

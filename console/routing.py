@@ -30,6 +30,7 @@ class Method(NamedTuple):
     takes, asks  The models of the body and of the query string.
     gives        The type of the answer, anything that pydantic's TypeAdapter can describe.
     status       Of the answer when all went well.
+    media        The answer's media type.
     """
 
     scope: Scope
@@ -38,6 +39,7 @@ class Method(NamedTuple):
     asks: type[BaseModel] | None = None
     gives: Any = None
     status: int = 200
+    media: str = "application/json"
 
 
 class Resource(Route):
