@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, select
@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, Tim
 from sqlalchemy.orm import Session
 from ulid import ULID
 
-from catalog.tables import Account, CatalogVersion, Change, EntityTable
+from catalog.tables import CatalogVersion, Change, EntityTable
 from schemas.errors import AlreadyExists, ServiceUnavailable
 
 Row = TypeVar("Row", bound=EntityTable)
@@ -30,6 +30,20 @@ BUSY_TIMEOUT_S = 15
 
 class CatalogUnavailable(ServiceUnavailable):
     """The catalog's database can't be reached, or not be written now."""
+
+
+class Kept(Protocol):
+    """What is kept in `changes`: an entity, whether it has a table of its own or not."""
+
+    version: int
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def id(self) -> str: ...
+
+    def document(self) -> dict[str, Any]: ...
 
 
 class Writing:
@@ -68,9 +82,7 @@ class Writing:
             self.record(row.account, row, before)
         return row
 
-    def record(
-        self, account: str, entity: EntityTable | Account, before: dict[str, Any] | None
-    ) -> None:
+    def record(self, account: str, entity: Kept, before: dict[str, Any] | None) -> None:
         """Keep a change: the entity as it was (None: it was not) and as it is now."""
         self.version = entity.version = self.version + 1
         self.session.add(

@@ -12,7 +12,8 @@ from starlette.routing import BaseRoute
 from catalog.database import Catalog
 from catalog.follower import Follower
 from catalog.migrations import migrate
-from console import api_keys, customers, events, features, meters, sweep, usage
+from console import api_keys, customers, dead_letters, events, features, meters, sweep, usage
+from console.resent_log import ResentLog
 from console.routing import EXCEPTION_HANDLERS
 from console.settings import Settings
 from console.store import Store
@@ -25,6 +26,7 @@ class State(TypedDict):
     catalog: Catalog
     follower: Follower
     store: Store
+    resent_log: ResentLog
 
 
 def routes() -> list[BaseRoute]:
@@ -36,6 +38,7 @@ def routes() -> list[BaseRoute]:
         *api_keys.routes(),
         *usage.routes(),
         *events.routes(),
+        *dead_letters.routes(),
         *sweep.routes(),
     ]
 
@@ -49,14 +52,22 @@ async def running(settings: Settings) -> AsyncIterator[State]:
     await asyncio.to_thread(follower.refresh)
     following = asyncio.create_task(follower.follow(settings.catalog_refresh_s))
     store = Store(settings.clickhouse_url)
+    resent_log = ResentLog(settings)
     sweeping = asyncio.create_task(sweep.Sweep(settings, follower, store).run())
     try:
-        yield State(settings=settings, catalog=catalog, follower=follower, store=store)
+        yield State(
+            settings=settings,
+            catalog=catalog,
+            follower=follower,
+            store=store,
+            resent_log=resent_log,
+        )
     finally:
         for task in (following, sweeping):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await resent_log.discard()
         await asyncio.to_thread(catalog.close)
         store.close()
 

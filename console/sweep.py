@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import pyarrow as pa
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
 from clickhouse_connect.driver import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from prometheus_client import Counter, Gauge
@@ -31,19 +29,17 @@ from clickhouse.client import CONNECT_TIMEOUT_SECONDS
 from clickhouse.queries import query
 from console.calls import json_answer, look
 from console.late_events import Key, Mark, Name, Pass, Row, Sent, Slot, Worklist, records, rows
+from console.resent_log import ACK_TIMEOUT_S, AWAY, ResentLog
 from console.routing import Resource, reads
 from console.settings import Settings
 from console.store import Store
 from schemas.catalog import Status
 from schemas.errors import ServiceUnavailable
-from schemas.limits import MESSAGE_BYTES_MAX
-from schemas.topics import RESENT
 
 PAGE_ROWS = 20_000
 LOOK_S = 1.0
 """How often the store is asked whether late events were stored."""
 RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-ACK_TIMEOUT_S = 30.0
 POLL_S = (0.05, 0.1, 0.2, 0.5)
 RESEND_AFTER_S = 600.0
 """A page that isn't counted after so long is sent again."""
@@ -67,7 +63,7 @@ class Sweep:
         self._store = store
         self._worklist = Worklist()
         self._pending: dict[Name, int] = {}
-        self._producer: AIOKafkaProducer | None = None
+        self._log = ResentLog(settings)
 
     async def run(self) -> None:
         """Sweep for ever; whatever is away is waited for."""
@@ -82,11 +78,11 @@ class Sweep:
                     except (*_AWAY, ClickHouseError) as error:
                         if not failures:
                             log.warning("late events have to wait: %r", error)
-                        await self._discard_producer()
+                        await self._log.discard()
                         await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                         failures += 1
             finally:
-                await self._discard_producer()
+                await self._log.discard()
 
     async def _round(self) -> None:
         """Look for late events, then send a page of each name that has some."""
@@ -135,10 +131,7 @@ class Sweep:
         with contextlib.closing(_LateEvents(self._store, name, stretch)) as late:
             while (batch := await _on_thread(late.next_rows)) is not None:
                 for record in records(batch):
-                    producer = await self._connected()
-                    async with asyncio.timeout(ACK_TIMEOUT_S):
-                        ack = await producer.send(RESENT, record.value)
-                    under_way.append((record, ack))
+                    under_way.append((record, await self._log.append(record.value)))
         for record, ack in under_way:
             async with asyncio.timeout(ACK_TIMEOUT_S):
                 place = await ack
@@ -174,32 +167,8 @@ class Sweep:
 
         return await _on_thread(ask)
 
-    async def _connected(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            producer = AIOKafkaProducer(
-                bootstrap_servers=self._settings.kafka,
-                acks="all",
-                enable_idempotence=True,
-                compression_type="lz4",
-                linger_ms=5,
-                max_request_size=MESSAGE_BYTES_MAX,
-                max_batch_size=1 << 20,
-            )
-            self._producer = producer
-            async with asyncio.timeout(ACK_TIMEOUT_S):
-                await producer.start()
-        return self._producer
 
-    async def _discard_producer(self) -> None:
-        """End the producer: an idempotent one that failed can't be trusted with the next page."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                async with asyncio.timeout(1):
-                    await producer.stop()
-
-
-_AWAY = (ServiceUnavailable, KafkaError, OSError, TimeoutError)
+_AWAY = (ServiceUnavailable, *AWAY)
 """What says that a server is away; ClickHouse may also miss its tables for a while."""
 
 
