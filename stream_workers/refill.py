@@ -15,6 +15,7 @@ from stream_workers.claim_store import ClaimStore
 from stream_workers.store import NO_ANSWER, Store
 
 SLICE = 2048
+"""Claims that are added at once: a block waits some 10 ms for them."""
 RETRY_S = 2.0
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ class Refill:
                     count += self._page()
                 except NO_ANSWER as error:
                     log.warning("block partition %d: no claims yet: %s", self.partition, error)
-                    self._rest(RETRY_S)
+                    if self._stopped.wait(RETRY_S):
+                        raise _Stopped from error
         except _Stopped:
             log.info("block partition %d: reading claims back was left off", self.partition)
             return
@@ -97,9 +99,7 @@ class Refill:
         with closing(self.store.claims(*span, end, self.since)) as chunks:
             for chunk in chunks:
                 for at in range(0, len(chunk), SLICE):
-                    started = time.monotonic()
                     self._on_core(self.claims.add, chunk[at : at + SLICE])
-                    self._rest(time.monotonic() - started)
                 count += len(chunk)
                 READ_BACK.inc(len(chunk))
         self._on_core(self.claims.complete, end)
@@ -112,11 +112,6 @@ class Refill:
             work(*args)
 
         self.core.submit(unless_stopped).result()
-
-    def _rest(self, seconds: float) -> None:
-        """Leave the interpreter to counting for a while."""
-        if self._stopped.wait(seconds):
-            raise _Stopped
 
 
 class _Stopped(Exception):
