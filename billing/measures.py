@@ -13,13 +13,13 @@ class Measure:
     """The usage of a feature by a customer over `[start, end)`, in ms since 1970.
 
     feature   The definition with the reset that applies.
-    customer  External id.
+    customer  External id; None for all customers together.
     zone      IANA zone in which buckets lie.
     length    What a WEIGHTED_SUM divides by, where that isn't `end - start` (ms).
     """
 
     feature: Feature
-    customer: str
+    customer: str | None
     start: int
     end: int
     zone: str = "UTC"
@@ -42,8 +42,10 @@ class Measured:
     quantities  One for each measure.
     parts       Of a bucketed MAX, in order of bucket and group; they add up to its quantity.
     upto        Which blocks are in: the last offset of each (block epoch, block partition).
+    counts      How many events each measure was made of.
     """
 
     quantities: Mapping[Measure, Quantity]
     parts: Mapping[Measure, tuple[Part, ...]] = field(default_factory=dict)
     upto: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    counts: Mapping[Measure, int] = field(default_factory=dict)

@@ -1,31 +1,49 @@
-"""Usage: the quantity of one feature over any range of time, in total or in windows.
+"""Usage of one feature, or of an ad hoc definition, over some ranges of time, whole or in groups.
 
-The one definition that usage queries, analytics, previews and invoices read. Whole spans come from
-`usage_states`, divided ones from `events`, in one query; what no state holds (an ad hoc definition,
-filters beside the feature's own) comes from the events' properties.
+What the states hold is read by `measure`. What no state holds (an ad hoc definition, filters beside
+the feature's own, groups) comes from the events' properties, and is added up by the same `answer`.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import msgspec
 from clickhouse_connect.driver import Client
 
-from billing.aggregation import EXACT, ZERO, Quantity, State, quantity
-from billing.windows import Runs, Span, buckets, cut_hours, runs_of
+from billing.aggregation import EXACT, Quantity
+from billing.cells import Cell, answer, bucket_runs, is_level
+from billing.measures import Measure, Measured
+from billing.reading import FINE, measure
 from catalog.matching import GRAINS, HOUR, Match, matcher
 from clickhouse.queries import query
-from schemas.catalog import Feature, Reset
-from schemas.value import to_decimal
+from schemas.catalog import Feature
+from schemas.usage import PROPERTY_PREFIX
+from schemas.value import canonical, to_decimal
 from schemas.verdict import Verdict
 
-CUT_HOURS_MAX = 200
-"""Divided hours that a query names one by one; with more it looks through the whole range."""
-
 UTC = ZoneInfo("UTC")
+SOURCE = "source"
+_FINEST_MS = 900_000
+"""15 minutes: what the boundaries of all zones' hours are multiples of, today."""
+_ESCAPED = re.compile(r'[\\"\x00-\x1f]')
+"""What a key in JSON needs a backslash for."""
+_properties = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+Ranges = Sequence[tuple[int, int]]
+"""`[start, end)` each, in ms since 1970; they may overlap."""
+Labels = tuple[str | None, ...]
+"""What a group has in common, in the order of `group_by`; None where it lacks the property."""
+
+
+class Amount(NamedTuple):
+    """A quantity, and how many events it is made of."""
+
+    quantity: Quantity
+    event_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,201 +55,128 @@ class Usage:
     customer  External id; None for all customers together.
     zone      Where buckets lie.
     filters   Beside the feature's own, as pairs of key and canonical texts.
+    sources   Events of these alone; of any, if empty.
+    group_by  `source`, or names of properties with `properties.` before them.
     """
 
     feature: Feature
     customer: str | None
     zone: ZoneInfo = UTC
     filters: tuple[tuple[str, frozenset[str]], ...] = ()
-
-    @property
-    def cumulative(self) -> bool:
-        """Whether it is a level, which all events up to the end make up."""
-        return self.feature.reset_usage is Reset.NEVER
+    sources: tuple[str, ...] = ()
+    group_by: tuple[str, ...] = ()
 
     @property
     def in_states(self) -> bool:
         """Whether the states hold it."""
-        return self.feature.id != "" and not self.filters
+        return self.feature.id != "" and not (self.filters or self.sources or self.group_by)
 
-    def total(self, client: Client, start: int, end: int, length: int | None = None) -> Quantity:
-        """The quantity over `[start, end)`, in ms since 1970; see `quantity` for `length`."""
-        state = self._states(client, [Span(start, start, end)])[0]
-        return quantity(self.feature, state, start, end, length)
-
-    def windows(self, client: Client, spans: Sequence[Span]) -> list[Quantity]:
-        """The quantity of each of some spans that follow on one another; by one query."""
+    def measures(self, ranges: Ranges) -> list[Measure]:
+        """What to ask `measure` for each range, where the states hold it."""
         return [
-            quantity(self.feature, state, span.start, span.end)
-            for span, state in zip(spans, self._states(client, spans), strict=True)
+            Measure(self.feature, self.customer, start, end, self.zone.key) for start, end in ranges
         ]
 
-    def _states(self, client: Client, spans: Sequence[Span]) -> list[State]:
-        """The state of each span; of a level, with what came before it."""
-        start, end = spans[0].start, spans[-1].end
-        pieces = runs_of((span.start for span in spans), end)
-        lowest = start
-        if self.cumulative and start > 0:
-            lowest = 0
-            pieces = Runs([0, *pieces.firsts], [start, *pieces.steps])
-        read = self._read_states if self.in_states else self._read_rows
-        found = read(client, pieces, lowest, end)
-        if not self.cumulative:
-            return [found.get(span.start, State()) for span in spans]
-        states = []
-        level = found.get(lowest, State()) if lowest < start else State()
-        for span in spans:
-            level = found.get(span.start) or _carried(level)
-            states.append(level)
-        return states
+    def over(self, client: Client, ranges: Ranges) -> list[Amount]:
+        """The amount of each range; without `group_by`."""
+        if self.group_by:
+            raise ValueError("in groups there is no one amount")
+        return self.groups(client, ranges)[()]
 
-    def _read_states(self, client: Client, pieces: Runs, start: int, end: int) -> dict[int, State]:
-        feature = self.feature
-        parameters: dict[str, Any] = self._parameters(pieces, start, end)
-        parameters["grain"] = GRAINS.get(feature.bucket_size, HOUR) if feature.bucket_size else HOUR
-        hours = cut_hours(pieces, start, end, CUT_HOURS_MAX)
-        if feature.bucket_size is not None:
-            cuts = buckets(start, end, feature.bucket_size, self.zone)
-            divided = cut_hours(cuts, start, end, CUT_HOURS_MAX)
-            hours = None if hours is None or divided is None else hours | divided
-            parameters |= {"bucket_firsts": cuts.firsts, "bucket_steps": cuts.steps}
-        else:
-            parameters["cumulative"] = self.cumulative
-        parameters["all_hours"] = hours is None
-        parameters["cut_hours"] = [hour // 1000 for hour in sorted(hours or ())]
-        name = "usage" if feature.bucket_size is None else "usage_bucketed"
-        result = client.query(query(name), parameters=parameters)
-        rows = (dict(zip(result.column_names, row, strict=True)) for row in result.result_rows)
-        return {row["piece_start"]: _state_of(row) for row in rows}
+    def groups(self, client: Client, ranges: Ranges) -> dict[Labels, list[Amount]]:
+        """The amounts of each range, by group: every group that has an event in one of them.
 
-    def _read_rows(self, client: Client, pieces: Runs, start: int, end: int) -> dict[int, State]:
+        Without `group_by` there is one group, whose labels are (), even of no events.
+        """
+        asked = self.measures(ranges)
+        if self.in_states:
+            return {(): _amounts(measure(client, asked), asked)}
+        cells: dict[Labels, list[Cell]] = {} if self.group_by else {(): []}
+        for labels, cell in self._cells(client, asked):
+            cells.setdefault(labels, []).append(cell)
+        return {labels: _amounts(answer(asked, own), asked) for labels, own in cells.items()}
+
+    def _cells(self, client: Client, asked: Sequence[Measure]) -> Iterator[tuple[Labels, Cell]]:
+        """The cells of what counts, each of events with equal values, with their groups' labels."""
         feature = msgspec.structs.replace(
             self.feature, filters=(*self.feature.filters, *self.filters)
         )
-        parameters = self._parameters(pieces, start, end)
-        parameters["with_properties"] = feature.field is not None or bool(feature.filters)
-        cuts = Runs([start], [end - start])
-        if feature.bucket_size is not None:
-            cuts = buckets(start, end, feature.bucket_size, self.zone)
-        parameters |= {"bucket_firsts": cuts.firsts, "bucket_steps": cuts.steps}
-        tallies: dict[int, _Tally] = {}
-        with client.query_row_block_stream(query("usage_rows"), parameters=parameters) as blocks:
-            for rows in blocks:
-                _put_all(tallies, feature, rows)
-        states: dict[int, State] = {}
-        level = _Tally()
-        for piece_start, tally in sorted(tallies.items()):
-            if not self.cumulative:
-                states[piece_start] = tally.state(feature, before_sum=ZERO)
-            else:
-                before_sum = level.value_sum
-                level.take_in(tally)
-                states[piece_start] = level.state(feature, before_sum)
-        return states
-
-    def _parameters(self, pieces: Runs, start: int, end: int) -> dict[str, Any]:
-        return {
-            "account": self.feature.account,
-            "event_name": self.feature.event_name,
-            "feature": self.feature.id,
+        grouping = [name.removeprefix(PROPERTY_PREFIX) for name in self.group_by if name != SOURCE]
+        keys = {feature.field, feature.group_by, *(key for key, _ in feature.filters), *grouping}
+        names = sorted(key for key in keys if key is not None)
+        escaped = any(_ESCAPED.search(name) for name in names)
+        cuts, grain = _cuts(asked)
+        parameters = {
+            "account": feature.account,
+            "event_name": feature.event_name,
+            "feature": feature.id,
             "customer": self.customer or "",
-            "start": start,
-            "end": end,
-            "firsts": pieces.firsts,
-            "steps": pieces.steps,
+            "start": cuts[0],
+            "end": cuts[-1],
+            "cuts": cuts,
+            "grain": grain,
+            "sources": list(self.sources),
+            "by_source": SOURCE in self.group_by,
+            "keys": [] if escaped else [f'"{name}"' for name in names],
+            "whole_properties": escaped,
         }
+        with client.query_row_block_stream(query("usage_rows"), parameters=parameters) as blocks:
+            for block in blocks:
+                rows = list(block)
+                matches = matcher(feature).match([row[2].encode() for row in rows])
+                for place, row in enumerate(rows):
+                    match = matches if isinstance(matches, Match) else matches[place]
+                    if match.verdict is Verdict.COUNTED:
+                        yield self._labels(row[1], row[2]), _cell(match, row)
 
-
-def _carried(level: State) -> State:
-    """The level of a span without events of its own."""
-    return replace(level, value_sum=ZERO, time_sum=ZERO, before_sum=level.level)
-
-
-def _state_of(row: dict[str, Any]) -> State:
-    """A state from a row of `usage` or `usage_bucketed`; decimals come as texts."""
-    if "unique_count" not in row:
-        return State(count=row["event_count"], value_sum=Decimal(row["value_sum"]))
-    is_text = row["latest_is_text"]
-    return State(
-        count=row["event_count"],
-        value_sum=Decimal(row["value_sum"]),
-        time_sum=Decimal(row["time_sum"]),
-        before_sum=Decimal(row["before_sum"]),
-        value_max=Decimal(row["value_max"]),
-        latest=None if is_text else Decimal(row["latest_value"]),
-        latest_text=row["latest_text"] if is_text else None,
-        unique_count=row["unique_count"],
-    )
-
-
-@dataclass(slots=True)
-class _Tally:
-    """The events of a piece, while they are read."""
-
-    count: int = 0
-    value_sum: Decimal = ZERO
-    time_sum: Decimal = ZERO
-    value_max: Decimal | None = None
-    last: tuple[int, ...] = ()
-    latest: Match | None = None
-    uniques: set[str] = field(default_factory=set)
-    groups: dict[tuple[int, str], Decimal] = field(default_factory=dict)
-
-    def put(self, match: Match, bucket: int, count: int, times: int, last: tuple[int, ...]) -> None:
-        """Take in `count` events with equal properties; `times` is the sum of their times."""
-        value = _value(match)
-        self.count += count
-        self.value_sum = EXACT.fma(value, Decimal(count), self.value_sum)
-        self.time_sum = EXACT.fma(value, Decimal(times), self.time_sum)
-        self.value_max = value if self.value_max is None else max(self.value_max, value)
-        if last > self.last:
-            self.last, self.latest = last, match
-        self.uniques.add(match.text)
-        group = (bucket, match.group)
-        self.groups[group] = max(self.groups.get(group, value), value)
-
-    def take_in(self, later: "_Tally") -> None:
-        """Move on to a later piece of a level; its own time sum replaces ours."""
-        self.count += later.count
-        self.value_sum = EXACT.add(self.value_sum, later.value_sum)
-        self.time_sum = later.time_sum
-        if later.value_max is not None:
-            known = later.value_max if self.value_max is None else self.value_max
-            self.value_max = max(known, later.value_max)
-        if later.last > self.last:
-            self.last, self.latest = later.last, later.latest
-        self.uniques |= later.uniques
-
-    def state(self, feature: Feature, before_sum: Decimal) -> State:
-        """What `quantity` reads; `before_sum` is what the value sum holds of earlier pieces."""
-        value_sum = EXACT.subtract(self.value_sum, before_sum)
-        if feature.bucket_size is not None:
-            value_sum = ZERO
-            for greatest in self.groups.values():
-                value_sum = EXACT.add(value_sum, greatest)
-        latest = self.latest
-        return State(
-            count=self.count,
-            value_sum=value_sum,
-            time_sum=self.time_sum,
-            before_sum=before_sum,
-            value_max=ZERO if self.value_max is None else self.value_max,
-            latest=None if latest is None or latest.is_text else _value(latest),
-            latest_text=latest.text if latest is not None and latest.is_text else None,
-            unique_count=len(self.uniques),
+    def _labels(self, source: str, properties: str) -> Labels:
+        if not self.group_by:
+            return ()
+        found = _properties.decode(properties) if properties else {}
+        return tuple(
+            source if name == SOURCE else _label(found.get(name.removeprefix(PROPERTY_PREFIX)))
+            for name in self.group_by
         )
 
 
-def _value(match: Match) -> Decimal:
-    return to_decimal(int.from_bytes(match.value, "little", signed=True))
+def _label(raw: msgspec.Raw | None) -> str | None:
+    """The canonical text of a property, or the JSON text of what has none; None if it is absent."""
+    if raw is None:
+        return None
+    text = canonical(bytes(raw))
+    return text.text if text.is_text else text.text or bytes(raw).decode()
 
 
-def _put_all(tallies: dict[int, _Tally], feature: Feature, rows: Iterable[Sequence[Any]]) -> None:
-    """Match rows of `usage_rows` and put those that count into the tallies of their pieces."""
-    rows = list(rows)
-    matches = matcher(feature).match([row[2].encode() for row in rows])
-    for place, (piece_start, bucket, _, count, times, last) in enumerate(rows):
-        match = matches if isinstance(matches, Match) else matches[place]
-        if match.verdict is Verdict.COUNTED:
-            tally = tallies.setdefault(piece_start, _Tally())
-            tally.put(match, bucket, count, times, tuple(last))
+def _cell(match: Match, row: Sequence[Any]) -> Cell:
+    """The cell of a row of `usage_rows`, whose events have equal values."""
+    at, _, _, count, times, last = row
+    value = to_decimal(int.from_bytes(match.value, "little", signed=True))
+    return Cell(
+        at,
+        match.group,
+        count,
+        EXACT.multiply(value, Decimal(count)),
+        EXACT.multiply(value, Decimal(times)),
+        value,
+        (*last, match.is_text, value, match.text),
+        frozenset((match.text,)),
+    )
+
+
+def _cuts(asked: Sequence[Measure]) -> tuple[list[int], int]:
+    """The cuts of some ranges and their buckets, and how long a piece may be for short buckets."""
+    size = asked[0].feature.bucket_size
+    cuts = {0} if is_level(asked[0]) else set()
+    grain = 0
+    if size is not None and size in FINE:
+        grain = min(GRAINS.get(size, HOUR) * 1000, _FINEST_MS)
+    for each in asked:
+        cuts |= {each.start, each.end}
+        if size is not None:
+            runs = bucket_runs(each)
+            cuts |= set(runs.cuts_off(each.end, grain) if grain else runs.cuts(each.end))
+    return sorted(cuts), grain
+
+
+def _amounts(measured: Measured, asked: Sequence[Measure]) -> list[Amount]:
+    return [Amount(measured.quantities[each], measured.counts[each]) for each in asked]

@@ -65,6 +65,12 @@ class Runs(NamedTuple):
         for (first, following), step in zip(pairwise([*self.firsts, end]), self.steps, strict=True):
             yield from range(first, following, step)
 
+    def cuts_off(self, end: int, grain: int) -> Iterator[int]:
+        """Every cut before `end` that is at no multiple of `grain`, in order."""
+        for (first, following), step in zip(pairwise([*self.firsts, end]), self.steps, strict=True):
+            if first % grain or step % grain:
+                yield from (cut for cut in range(first, following, step) if cut % grain)
+
 
 def to_ms(moment: datetime) -> int:
     """Milliseconds since 1970 of an aware time; further digits are cut."""
@@ -129,23 +135,6 @@ def buckets(start: int, end: int, size: Window, zone: ZoneInfo) -> Runs:
                 runs.firsts.append(edge)
                 runs.steps.append(step)
     return runs
-
-
-def cut_hours(runs: Runs, start: int, end: int, limit: int) -> set[int] | None:
-    """The UTC hours, in ms, that a cut divides, `start` and `end` included; None when over `limit`.
-
-    Whole hours between them need no look at their events.
-    """
-    hours = {moment // HOUR_MS * HOUR_MS for moment in (start, end) if moment % HOUR_MS}
-    ends = [*runs.firsts[1:], end]
-    for first, following, step in zip(runs.firsts, ends, runs.steps, strict=True):
-        if first % HOUR_MS or (step % HOUR_MS and first + step < following):
-            for cut in range(first, following, step):
-                if cut % HOUR_MS:
-                    hours.add(cut // HOUR_MS * HOUR_MS)
-                    if len(hours) > limit:
-                        return None
-    return hours
 
 
 def _boundaries(

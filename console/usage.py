@@ -88,12 +88,12 @@ async def _answer(
     usage = Usage(feature, customer.external_id, zone, conditions)
     store: Store = request.state.store
 
-    def read() -> tuple[Quantity, list[Quantity]]:
+    def read() -> list[Quantity]:
         with store.reading() as client:
-            total = usage.total(client, start, end)
-            return total, usage.windows(client, spans) if spans else []
+            ranges = [(start, end), *((span.start, span.end) for span in spans)]
+            return [amount.quantity for amount in usage.over(client, ranges)]
 
-    total, parts = await asyncio.to_thread(read)
+    total, *parts = await asyncio.to_thread(read)
     results = [
         {"window_size": to_datetime(span.label), **_shown(part)}
         for span, part in zip(spans, parts, strict=True)

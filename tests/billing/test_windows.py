@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing.windows import HOUR_MS, Runs, buckets, cut_hours, to_datetime, to_ms, windows
+from billing.windows import HOUR_MS, Runs, buckets, to_datetime, to_ms, windows
 from schemas.catalog import Window
 
 
@@ -78,8 +78,5 @@ def test_buckets_are_the_windows_of_the_same_size(
     assert list(runs.cuts(end)) == [span.start for span in spans]
     for (first, following), step in zip(pairwise([*runs.firsts, end]), runs.steps, strict=True):
         assert (following - first) % step == 0
-    edges = [span.start for span in spans] + [end]
-    divided = {edge // HOUR_MS * HOUR_MS for edge in edges if edge % HOUR_MS}
-    assert cut_hours(runs, start, end, 10_000) == divided
-    if len(divided) > 4:
-        assert cut_hours(runs, start, end, 4) is None
+    for grain in (60_000, 900_000, HOUR_MS):
+        assert list(runs.cuts_off(end, grain)) == [cut for cut in runs.cuts(end) if cut % grain]
