@@ -1,7 +1,9 @@
 """Features: what is metered and sold. What decides counting is fixed, and archiving deletes."""
 
+from collections.abc import Collection
+
 from pydantic_core import PydanticCustomError
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from catalog import listing, meters
@@ -48,6 +50,33 @@ def create(writing: Writing, account: str, wish: NewFeature) -> FeatureRow:
 def get(session: Session, account: str, feature_id: str) -> FeatureRow:
     """The feature of this id, archived or not. Raises NotFound."""
     return listing.get(session, FeatureRow, account, feature_id)
+
+
+def get_published(session: Session, account: str, feature_id: str, place: str) -> FeatureRow:
+    """The feature of this id, for something new. Raises NotFound, InvalidRequest when archived."""
+    feature = get(session, account, feature_id)
+    if feature.status is Status.ARCHIVED:
+        detail = f"Feature {shown(feature.id)} is archived: publish it first, or choose another"
+        raise InvalidRequest.at(place, "archived", detail)
+    return feature
+
+
+def of_meter(session: Session, account: str, meter_id: str, place: str) -> FeatureRow:
+    """The published feature that has a meter.
+
+    Raises NotFound; InvalidRequest where no feature has the meter, or where it is archived.
+    """
+    meter = meters.get(session, account, meter_id)
+    feature_id = session.scalars(ids_of_meters([meter.id])).one_or_none()
+    if feature_id is None:
+        detail = f"Meter {shown(meter_id)} has no feature: create one with it first"
+        raise InvalidRequest.at(place, "no_feature", detail)
+    return get_published(session, account, feature_id, place)
+
+
+def ids_of_meters(meter_ids: Collection[str]) -> Select[str]:
+    """The query for the ids of the features that have these meters."""
+    return select(FeatureRow.id).where(FeatureRow.meter_id.in_(meter_ids))
 
 
 def search(session: Session, account: str, page: FeatureSearch) -> listing.Found[FeatureRow]:

@@ -1,8 +1,9 @@
 """One entity by its id, and a page of a list with how many there are in all."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from pydantic import BaseModel
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -30,6 +31,14 @@ def get(session: Session, row: type[Row], account: str, entity_id: str) -> Row:
     if found is None or found.account != account:
         raise NotFound(f"{row.word} {shown(entity_id)} not found")
     return found
+
+
+def assign(row: Any, wish: BaseModel, nullable: Collection[str]) -> None:
+    """Take over what an update names; null empties what is nullable, and means nothing else."""
+    for field in wish.model_fields_set:
+        value = getattr(wish, field)
+        if value is not None or field in nullable:
+            setattr(row, "details" if field == "metadata" else field, value)
 
 
 def look_up(session: Session, row: Any, account: str, lookup_key: str) -> Any:

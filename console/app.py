@@ -12,7 +12,22 @@ from starlette.routing import BaseRoute
 from catalog.database import Catalog
 from catalog.follower import Follower
 from catalog.migrations import migrate
-from console import api_keys, customers, dead_letters, events, features, meters, sweep, usage
+from console import (
+    api_keys,
+    attribution,
+    customers,
+    dead_letters,
+    entitlements,
+    events,
+    features,
+    grants,
+    meters,
+    plans,
+    prices,
+    subscriptions,
+    sweep,
+    usage,
+)
 from console.resent_log import ResentLog
 from console.routing import EXCEPTION_HANDLERS
 from console.settings import Settings
@@ -34,6 +49,12 @@ def routes() -> list[BaseRoute]:
     return [
         *features.routes(),
         *meters.routes(),
+        *plans.routes(),
+        *prices.routes(),
+        *entitlements.routes(),
+        *subscriptions.routes(),
+        *grants.routes(),
+        *attribution.routes(),
         *customers.routes(),
         *api_keys.routes(),
         *usage.routes(),

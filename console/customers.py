@@ -1,5 +1,6 @@
 """/v1/customers: who uses features, by our id or by the client's own."""
 
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -9,7 +10,7 @@ from starlette.routing import BaseRoute
 
 from catalog import customers
 from catalog.database import Writing
-from catalog.fixed import customer_update
+from catalog.fixed import changeable
 from catalog.tables import CustomerRow
 from console.calls import body_of, change, json_answer, look, query_as
 from console.entities import Document, Entity
@@ -28,7 +29,7 @@ CUSTOMERS = Entity(
     new=NewCustomer,
     create=customers.create,
     changed=CustomerUpdate,
-    changeable=customer_update,
+    changeable=partial(changeable, CustomerUpdate, "create a new customer"),
     update=customers.update,
     archive=customers.archive,
     silent=True,

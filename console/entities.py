@@ -38,7 +38,8 @@ class Entity(Generic[Row]):
     create    With `new`, the model of a body; `bulk` where several may be made by one request.
     update    With `changed`, the model of what can change; read from what `changeable` leaves of a
               body, given the entity as it stands.
-    archive   What DELETE does. The answer is the entity, or nothing where it is `silent`.
+    archive   What DELETE does. The answer is the entity, or nothing where it is `silent`; `ends`
+              is the model of a body that DELETE may have.
     looks     The scope that looking needs: `reads` or `changes`.
     hidden    What history leaves out.
     """
@@ -57,6 +58,7 @@ class Entity(Generic[Row]):
     update: Callable[[Writing, str, str, Any], Row] | None = None
     archive: Callable[[Writing, str, str], Row] | None = None
     silent: bool = False
+    ends: type[BaseModel] | None = None
     show: Callable[[Session, Sequence[Row]], list[Document]] = documents
     looks: Callable[..., Method] = reads
     hidden: frozenset[str] = frozenset()
@@ -89,7 +91,7 @@ class Entity(Generic[Row]):
         if self.archive is not None:
             gone = named(self._delete, f"delete_{one}", "DELETE /:id", "archive it. 404")
             answer = {"status": 204} if self.silent else {"gives": gives}
-            of_one["DELETE"] = changes(gone, **answer)
+            of_one["DELETE"] = changes(gone, takes=self.ends, **answer)
         others["/{id}/history"] = {"GET": looks(told, asks=Slice, gives=Listed[Change])}
         return [
             Resource(self.path, **of_list),
@@ -112,7 +114,9 @@ class Entity(Generic[Row]):
         """Change an entity by what a body changes of it as it stands. Raises what `update` does."""
         assert self.update is not None and self.changed is not None
         row = listing.get(writing.session, self.row, account, entity_id)
-        wish = read(self.changed, self.changeable(body, row.document()))
+        absent = dict.fromkeys(self.new.model_fields if self.new else ())
+        current = absent | self.shown(writing.session, row)
+        wish = read(self.changed, self.changeable(body, current))
         return self.shown(writing.session, self.update(writing, account, entity_id, wish))
 
     def shown(self, session: Session, row: Row) -> Document:
@@ -173,6 +177,8 @@ class Entity(Generic[Row]):
     async def _delete(self, request: Request) -> Response:
         assert self.archive is not None
         archive = self.archive
+        if self.ends is not None and request.headers.get("content-length", "0") != "0":
+            await body_as(self.ends, request)
 
         def end(writing: Writing, account: str) -> Document:
             return self.shown(writing.session, archive(writing, account, request.path_params["id"]))

@@ -34,6 +34,22 @@ class LimitReset(StrEnum):
     NEVER = "NEVER"
 
 
+def is_longer(reset: LimitReset, period: BillingPeriod, count: int) -> bool:
+    """Whether a limit is granted anew less often than a period of `count` units comes.
+
+    Months and days are compared by their mean over the 400 years of the calendar's cycle.
+    """
+    if reset is LimitReset.NEVER:
+        return True
+    return _mean_length(reset) > _mean_length(period) * count
+
+
+def _mean_length(unit: LimitReset | BillingPeriod) -> int:
+    """In 4800ths of a day: 4800 months have 146,097 days."""
+    months = {"MONTHLY": 1, "QUARTERLY": 3, "HALF_YEARLY": 6, "ANNUAL": 12}
+    return months[unit] * 146_097 if unit in months else {"DAILY": 1, "WEEKLY": 7}[unit] * 4800
+
+
 class BillingModel(StrEnum):
     """How a quantity becomes an amount."""
 

@@ -121,6 +121,17 @@ def whole(low: int, high: int) -> Callable[[object], int]:
     return read
 
 
+def _nothing(value: object) -> None:
+    """What says nothing is taken for absent: clients with typed structs send it."""
+    if value not in (None, "", "0", 0, [], {}):
+        raise PydanticCustomError("not_supported", "is not supported: leave it out")
+
+
+Nothing = Annotated[None, BeforeValidator(_nothing)]
+"""A field that would change what is done, and isn't supported: refused rather than ignored."""
+
+Whole = Annotated[int, BeforeValidator(whole(0, WHOLE_MAX))]
+Count = Annotated[int, BeforeValidator(whole(1, WHOLE_MAX))]
 Name = Annotated[
     str,
     StringConstraints(min_length=1, max_length=NAME_LENGTH_MAX),

@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from catalog.tables import Table
+from catalog import plan_tables
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Table.metadata,
+    target_metadata=plan_tables.PlanRow.metadata,
     transactional_ddl=True,
 )
 context.run_migrations()

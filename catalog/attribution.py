@@ -1,0 +1,100 @@
+"""Where a customer's use of a feature is billed at a moment, or why nowhere."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from catalog import entitlements, prices, subscriptions
+from catalog.plan_tables import EntitlementRow, PriceRow
+from catalog.tables import CustomerRow, FeatureRow, moment
+from schemas.catalog import Status
+from schemas.errors import shown
+from schemas.plans import Phase, Subscription
+
+
+class Reason(StrEnum):
+    """Why a customer's use of a feature is billed nowhere."""
+
+    FEATURE_IN_NO_PLAN = "feature_in_no_plan"
+    NO_SUBSCRIPTION = "no_subscription"
+    NOT_IN_PLAN = "not_in_plan"
+    NOT_STARTED = "not_started"
+    ENDED = "ended"
+
+
+class Attribution(NamedTuple):
+    """The subscription, price and entitlement that apply, or the reason why none does.
+
+    reason, detail  None and "" where it is billed; the detail says what to do.
+    subscription    Also the one that is nearest to billing it, where there is a reason.
+    entitlement     None where the plan gives nothing for free.
+    """
+
+    subscription: Subscription | None
+    price: PriceRow | None = None
+    entitlement: EntitlementRow | None = None
+    reason: Reason | None = None
+    detail: str = ""
+
+
+def attribute(
+    session: Session, customer: CustomerRow, feature: FeatureRow, at: datetime
+) -> Attribution:
+    """Find what bills a customer's use of a feature at a moment."""
+    named = f"feature {shown(feature.name)}"
+    sold = select(PriceRow.id).where(
+        PriceRow.feature_id == feature.id, PriceRow.status == Status.PUBLISHED
+    )
+    if session.scalars(sold.limit(1)).first() is None:
+        detail = f"No plan has {named}: create a price for it on the customer's plan"
+        return Attribution(None, reason=Reason.FEATURE_IN_NO_PLAN, detail=detail)
+    account = customer.account
+    theirs = subscriptions.of_customer(session, account, customer.id)
+    if not theirs:
+        detail = f"Customer {shown(customer.external_id)} has no subscription: create one"
+        return Attribution(None, reason=Reason.NO_SUBSCRIPTION, detail=detail)
+    present = [(each, phase) for each in theirs if (phase := phase_at(each, at)) is not None]
+    for subscription, phase in present:
+        price = _price(session, subscription, phase, feature)
+        if price is not None:
+            limits = entitlements.published(session, account, [phase.plan_id])
+            limit = next((each for each in limits if each.feature_id == feature.id), None)
+            return Attribution(subscription, price, limit)
+    if present:
+        subscription, phase = present[-1]
+        terms = subscriptions.terms_of(subscription)
+        detail = (
+            f"Plan {shown(phase.plan_id)} of subscription {shown(subscription.id)} has no price "
+            f"for {named} in {terms}: create one"
+        )
+        return Attribution(subscription, reason=Reason.NOT_IN_PLAN, detail=detail)
+    later = [each for each in theirs if at < each.start and each.start != each.end]
+    if later:
+        first = min(later, key=lambda each: each.start)
+        detail = (
+            f"Subscription {shown(first.id)} starts at {moment(first.start)}, after that moment"
+        )
+        return Attribution(first, reason=Reason.NOT_STARTED, detail=detail)
+    last = max(theirs, key=lambda each: each.end or at)
+    detail = f"Subscription {shown(last.id)} ended at {moment(last.end)}: create a new one"
+    return Attribution(last, reason=Reason.ENDED, detail=detail)
+
+
+def phase_at(subscription: Subscription, at: datetime) -> Phase | None:
+    """The phase that a moment falls in; None before the start, and from the end on."""
+    if at < subscription.start or (subscription.end is not None and at >= subscription.end):
+        return None
+    return [phase for phase in subscription.phases if phase.start <= at][-1]
+
+
+def _price(
+    session: Session, subscription: Subscription, phase: Phase, feature: FeatureRow
+) -> PriceRow | None:
+    terms = subscriptions.terms_of(subscription)
+    for price in prices.published(session, subscription.account, [phase.plan_id]):
+        if price.feature_id == feature.id and subscriptions.terms_of(price) == terms:
+            return price
+    return None
