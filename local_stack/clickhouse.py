@@ -56,7 +56,7 @@ def run_clickhouse(settings: StackSettings) -> None:
 
     Queries that run then get DRAIN_S to end, and are killed after. Raises PortTaken, FolderTaken.
     """
-    faulthandler.enable()  # a crash of the engine's library says on stderr where it was called
+    faulthandler.enable()
     with listen(settings.clickhouse_port) as listener:
         _serve(settings, listener)
     os._exit(0)  # threads of killed queries may still unwind; everything is on disk

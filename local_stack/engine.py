@@ -16,6 +16,7 @@ Facts measured on chDB 4.4 (engine 26.9), which this module rests on:
 """
 
 import contextlib
+import faulthandler
 import fcntl
 import os
 import re
@@ -41,6 +42,7 @@ STREAMABLE = frozenset(
     "JSONCompactStringsEachRow MsgPack Protobuf BSONEachRow Null".split()
 )
 SETTING_NAME = re.compile(r"[A-Za-z_]\w*")
+LIBRARY_ERRORS = (RuntimeError, MemoryError, ValueError, IndexError, OverflowError)  # pybind11's
 COPY_BYTES = 1024 * 1024
 FORMATTED = "SELECT formatQuerySingleLine({sql:String})"
 TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "\0": "\\0"})
@@ -102,6 +104,7 @@ class Engine:
             _chdb as chdb,
         )  # takes 0.1 s and starts an engine: only in the process that is one
 
+        die_at_once(chdb)
         self._connect = chdb.connect  # type: ignore[attr-defined]
         self._changes = chdb.query_class.MUTATING  # type: ignore[attr-defined]
         self._answers = folder / "answers"
@@ -127,13 +130,34 @@ class Engine:
         self._first.close()
         os.close(self._lock)
 
+    @contextlib.contextmanager
+    def coded(self) -> Iterator[None]:
+        """Give what the library raises ClickHouse's code, as EngineError."""
+        try:
+            yield
+        except LIBRARY_ERRORS as error:
+            raise EngineError.of(error, self.version) from None
+
     def connect(self) -> Any:
-        """A connection of its own: settings and temporary tables last as long as it does."""
-        return self._connect(self._path)
+        """A connection of its own: settings and temporary tables last as long as it does.
+
+        Raises EngineError: it costs a MiB, which there may not be.
+        """
+        with self.coded():
+            return self._connect(self._path)
+
+    def ask(self, connection: Any, sql: str, format_name: str = "Null") -> bytes:
+        """The whole answer to a statement of our own. Raises EngineError."""
+        with self.coded():
+            answer: bytes = connection.query(sql, format_name).bytes()
+        return answer
 
     def kind(self, sql: str) -> tuple[int, bool]:
-        """How many statements a text holds, and whether they change data or tables."""
-        with self._classify:
+        """How many statements a text holds, and whether they change data or tables.
+
+        Raises EngineError.
+        """
+        with self.coded(), self._classify:
             about = self._first.classify_query(sql)
         return about["statement_count"], about["query_class"] == self._changes
 
@@ -145,11 +169,8 @@ class Engine:
         if not suspicious(sql):
             return ""
         escaped = sql.translate(TSV_ESCAPES)
-        try:
-            with self._classify:
-                formatted = self._first.query(FORMATTED, "RawBLOB", params={"sql": escaped})
-        except RuntimeError as error:
-            raise EngineError.of(error, self.version) from None
+        with self.coded(), self._classify:
+            formatted = self._first.query(FORMATTED, "RawBLOB", params={"sql": escaped})
         return reaches_out(formatted.bytes().decode(), infile)
 
     def run(self, connection: Any, query: Query, write: Callable[[bytes], None]) -> Summary:
@@ -157,20 +178,17 @@ class Engine:
 
         What `write` raises ends the query. Raises EngineError.
         """
-        try:
-            with self._tables(connection, query.tables):
-                if query.settings:
-                    connection.query(set_statement(query.settings), "Null")
-                if query.insert is not None:
-                    sql = query.insert.reading(descriptor_path(query.data))
-                    return self._at_once(connection, sql, query, write)
-                if not selects(query.sql):
-                    return self._at_once(connection, query.sql, query, write)
-                if query.format in STREAMABLE:
-                    return self._in_pieces(connection, query, write)
-                return self._through_a_file(connection, query, write)
-        except RuntimeError as error:
-            raise EngineError.of(error, self.version) from None
+        with self.coded(), self._tables(connection, query.tables):
+            if query.settings:
+                connection.query(set_statement(query.settings), "Null")
+            if query.insert is not None:
+                sql = query.insert.reading(descriptor_path(query.data))
+                return self._at_once(connection, sql, query, write)
+            if not selects(query.sql):
+                return self._at_once(connection, query.sql, query, write)
+            if query.format in STREAMABLE:
+                return self._in_pieces(connection, query, write)
+            return self._through_a_file(connection, query, write)
 
     @contextlib.contextmanager
     def _tables(self, connection: Any, tables: Sequence[ExternalTable]) -> Iterator[None]:
@@ -224,6 +242,17 @@ class Engine:
         finally:
             path.unlink(missing_ok=True)
         return summary_of(result)
+
+
+def die_at_once(chdb: Any) -> None:
+    """Let a crash of the library end the process, and say on stderr where it was called.
+
+    The library's own handlers hold the thread that crashed for 303 s, waiting for a log that only
+    a server writes: meanwhile nothing answers, and nobody starts the engine again.
+    """
+    chdb.set_signal_handlers_enabled(False)
+    faulthandler.disable()  # or enable() does nothing: the library's import has taken the signals
+    faulthandler.enable()
 
 
 def summary_of(result: Any) -> Summary:

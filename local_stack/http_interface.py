@@ -21,6 +21,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import secrets
 import time
 import uuid
@@ -39,6 +40,8 @@ from local_stack.sandbox import suspicious
 from local_stack.statements import LIVE_QUERIES, format_of, tokens, with_query_ids
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+log = logging.getLogger(__name__)
 
 DAMAGE = {
     32: "ATTEMPT_TO_READ_AFTER_EOF",
@@ -119,6 +122,9 @@ class HttpInterface:
             )
         except EngineError as error:
             await answer_error(send, error, headers)
+        except Exception as error:  # ours, or the disk's: a server gives every failure a code
+            log.exception("a query failed in the interface")
+            await answer_error(send, EngineError.of(error, self.engine.version), headers)
 
     async def _run(
         self,
@@ -201,8 +207,8 @@ class HttpInterface:
             if session is None:
                 connection.close()
             elif before:
-                with contextlib.suppress(RuntimeError):
-                    connection.query(before, "Null")
+                with contextlib.suppress(EngineError):
+                    self.engine.ask(connection, before)
 
     def _settings_before(self, connection: Any, query: Query) -> str:
         """A SET that gives a session back the settings that a request changes for itself alone."""
@@ -211,7 +217,7 @@ class HttpInterface:
             return ""
         listed = ", ".join(f"'{name}'" for name in names if name.isidentifier())
         sql = f"SELECT name, value FROM system.settings WHERE name IN ({listed or 'NULL'})"  # noqa: S608 identifiers only
-        rows = json.loads(connection.query(sql, "JSONCompact").bytes())["data"]
+        rows = json.loads(self.engine.ask(connection, sql, "JSONCompact"))["data"]
         return set_statement(dict(rows)) if rows else ""
 
     def _query(self, request: Request, body: "Body") -> Query:
@@ -329,7 +335,7 @@ class HttpInterface:
             if request.flag("session_check"):
                 raise engine_error(372, f"Session {name} not found", "SESSION_NOT_FOUND")
             connection = self.engine.connect()
-            connection.query(set_statement({"database": DATABASE}), "Null")
+            self.engine.ask(connection, set_statement({"database": DATABASE}))
             session = self._sessions[name] = Session(connection, now)
         elif session.busy:
             raise engine_error(
