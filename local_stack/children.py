@@ -2,8 +2,8 @@
 
 A child's output goes straight to `<logs>/<name>.log`. Children run in sessions of their own, so
 Ctrl-C in a terminal reaches the supervisor alone, which then stops them in order. If the
-supervisor itself is killed with -9, Linux kills the children with it (PR_SET_PDEATHSIG). Other
-systems have no such call: there, they live on until stopped by hand.
+supervisor itself is killed with -9, Linux kills the children with it (PR_SET_PDEATHSIG), and the
+undertaker kills what they had started.
 """
 
 import asyncio
@@ -20,6 +20,7 @@ from types import FrameType, TracebackType
 from typing import IO, Self
 
 from local_stack.errors import ChildFailed, Interrupted
+from local_stack.undertaker import Undertaker
 
 PR_SET_PDEATHSIG = 1
 READY_POLL_S = 0.05
@@ -66,6 +67,7 @@ class Children:
         self.logs = logs
         self.report = report
         self._running: list[_Running] = []
+        self._undertaker = Undertaker()
         self._stopping = asyncio.Event()
         self._signals = 0
         self._replaced: dict[signal.Signals, _Handler] = {}
@@ -102,7 +104,7 @@ class Children:
         signal came.
         """
         self.logs.mkdir(parents=True, exist_ok=True)
-        running = _Running(child, self.logs / f"{child.name}.log", self.report)
+        running = _Running(child, self.logs / f"{child.name}.log", self.report, self._undertaker)
         self._running.append(running)
         await running.spawn()
         await self._until_ready(running)
@@ -118,6 +120,7 @@ class Children:
         while self._running:
             await self._running[-1].stop()
             self._running.pop()
+        self._undertaker.dismiss()
 
     def pids(self) -> dict[str, int]:
         """Process ids of the children that run, by name."""
@@ -152,10 +155,13 @@ class _Running:
 
     process: asyncio.subprocess.Process
 
-    def __init__(self, child: Child, log: Path, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, child: Child, log: Path, report: Callable[[str], None], undertaker: Undertaker
+    ) -> None:
         self.child = child
         self.log = log
         self.report = report
+        self.undertaker = undertaker
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -178,6 +184,7 @@ class _Running:
                 )
             except OSError as error:
                 raise ChildFailed(f"{self.child.name} could not be started: {error}") from error
+        self.undertaker.add(self.process.pid)
 
     async def until_ready(self) -> None:
         """Return once the child answers; raises ChildFailed if it ends first or takes too long."""
@@ -211,6 +218,7 @@ class _Running:
             self.report(
                 f"{self.child.name} {self._end()}; starting it again in {delay_s:g} s ({self.log})"
             )
+            self.bury()
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, BACKOFF_MAX_S)
             try:
@@ -237,6 +245,12 @@ class _Running:
             )
         self.kill()
         await self.process.wait()
+        self.bury()
+
+    def bury(self) -> None:
+        """End what a child that has ended left behind: it would hold on to the child's port."""
+        self.kill()
+        self.undertaker.remove(self.process.pid)
 
     def kill(self) -> None:
         """SIGKILL to the child and whatever it left in its process group."""

@@ -74,6 +74,18 @@ async def test_the_engine_comes_back_after_kill_9_with_its_data(tmp_path: Path) 
 
 
 @pytest.mark.clickhouse
+async def test_a_crash_of_the_engine_ends_it_at_once_and_says_where(tmp_path: Path) -> None:
+    told: list[str] = []
+    async with Children(tmp_path / "logs", told.append) as children:
+        await children.start(clickhouse_child(stack_settings(tmp_path)))
+        os.kill(children.pids()["clickhouse"], signal.SIGSEGV)
+        await until(lambda: any("runs again" in line for line in told))
+    assert told[0].startswith("clickhouse was ended by SIGSEGV")
+    said = (tmp_path / "logs" / "clickhouse.log").read_text()
+    assert "Segmentation fault" in said and "local_stack/clickhouse.py" in said
+
+
+@pytest.mark.clickhouse
 async def test_sigterm_lets_a_running_insert_end_and_kills_what_takes_longer(
     tmp_path: Path,
 ) -> None:
@@ -202,8 +214,7 @@ from local_stack.children import Child, Children
 async def main():
     async with Children(Path(sys.argv[1]), print) as children:
         for name in ("one", "two"):
-            sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
-            await children.start(Child(name, sleep))
+            await children.start(Child(name, ["/bin/sh", "-c", "sleep 600 & wait"]))
         print(*children.pids().values(), flush=True)
         await children.wait()
 asyncio.run(main())
@@ -219,7 +230,20 @@ async def test_nothing_outlives_the_supervisor(tmp_path: Path, number: signal.Si
     with supervisor.stdout as out:
         pids = [int(pid) for pid in out.readline().split()]
         assert len(pids) == 2
+        await until(lambda: all(psutil.Process(pid).children() for pid in pids))
+        everybody = psutil.Process(supervisor.pid).children(recursive=True)
+        assert len(everybody) == 5  # two children, what they started, and the undertaker
         supervisor.send_signal(number)
         status = supervisor.wait(timeout=10)
     assert status == (-number if number == signal.SIGKILL else 0)
-    assert [await gone(pid) for pid in pids] == [True, True]
+    assert [await gone(each.pid) for each in everybody] == [True] * 5
+
+
+async def test_what_a_child_left_behind_ends_before_it_is_started_again(tmp_path: Path) -> None:
+    told: list[str] = []
+    async with Children(tmp_path / "logs", told.append) as children:
+        await children.start(Child("short", ["/bin/sh", "-c", "sleep 600 & echo $!; sleep 1"]))
+        await until(lambda: len(told) == 2)
+        first = (tmp_path / "logs" / "short.log").read_text().split()[0]
+        assert told[1] == "short runs again"
+        assert await gone(int(first))
