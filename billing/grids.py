@@ -14,9 +14,6 @@ from zoneinfo import ZoneInfo
 
 from billing.windows import Span, from_local, to_local
 
-_MEAN_MONTH_DAYS = 146097 / 4800
-"""Days of the Gregorian cycle of 400 years, by its months: only to tell longer from shorter."""
-
 
 class Step(NamedTuple):
     """A length in wall time: months or days, the other is 0."""
@@ -27,13 +24,6 @@ class Step(NamedTuple):
     def times(self, count: int) -> "Step":
         """`count` of them on end."""
         return Step(self.months * count, self.days * count)
-
-    def longer_than(self, other: "Step") -> bool:
-        """Whether it takes longer; between days and months, on the average."""
-        return self._mean_days() > other._mean_days()
-
-    def _mean_days(self) -> float:
-        return self.months * _MEAN_MONTH_DAYS + self.days
 
 
 STEPS = {
