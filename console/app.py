@@ -6,8 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypedDict
 
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
 
 from catalog.database import Catalog
 from catalog.follower import Follower
@@ -93,12 +96,21 @@ async def running(settings: Settings) -> AsyncIterator[State]:
         store.close()
 
 
+async def show_metrics(request: Request) -> Response:
+    """GET /metrics: for Prometheus, open to all who reach the port."""
+    return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
 def create_app(settings: Settings) -> Starlette:
-    """The console as an application of its own."""
+    """The console as an application of its own, with metrics."""
 
     def lifespan(app: Starlette) -> AbstractAsyncContextManager[State]:
         return running(settings)
 
-    app = Starlette(routes=routes(), exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+    app = Starlette(
+        routes=[*routes(), Route("/metrics", show_metrics, methods=["GET"])],
+        exception_handlers=EXCEPTION_HANDLERS,
+        lifespan=lifespan,
+    )
     app.router.redirect_slashes = False
     return app
