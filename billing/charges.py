@@ -34,7 +34,7 @@ class Charge(msgspec.Struct, frozen=True):
     entitlement: Entitlement | None = None
 
 
-class Terms(msgspec.Struct, frozen=True):
+class Basis(msgspec.Struct, frozen=True):
     """All that the amounts of a subscription's period are computed with, but for the usage.
 
     digits   After the point, in the subscription's currency.
@@ -46,7 +46,7 @@ class Terms(msgspec.Struct, frozen=True):
     digits: int
     charges: tuple[Charge, ...]
 
-    def until(self, moment: datetime) -> "Terms":
+    def until(self, moment: datetime) -> "Basis":
         """The same, as if the period ended at a moment within it; a WEIGHTED_SUM still divides by
         the length of the whole."""
         period = msgspec.structs.replace(self.period, end=moment)
@@ -96,15 +96,15 @@ class Due:
     slices: tuple[Slice, ...] = ()
 
 
-def measures(terms: Terms, charge: Charge) -> list[Measure]:
+def measures(basis: Basis, charge: Charge) -> list[Measure]:
     """What a charge needs to know: the period's usage first, then what its limit is counted on."""
-    return [_usage(terms, charge), *_windows(terms, charge), *_before(terms, charge)]
+    return [_usage(basis, charge), *_windows(basis, charge), *_before(basis, charge)]
 
 
-def due(terms: Terms, charge: Charge, measured: Measured) -> Due:
+def due(basis: Basis, charge: Charge, measured: Measured) -> Due:
     """What a charge comes to. Raises KeyError where one of its measures is missing."""
-    usage = _usage(terms, charge)
-    values, parts = _consumed(terms, charge, measured)
+    usage = _usage(basis, charge)
+    values, parts = _consumed(basis, charge, measured)
     if charge.feature.bucket_size is None:
         parts = [sum(parts, NOTHING)]
     billable = sum(parts, NOTHING)
@@ -118,57 +118,57 @@ def due(terms: Terms, charge: Charge, measured: Measured) -> Due:
     )
 
 
-def reach(terms: Terms, charge: Charge) -> tuple[datetime, datetime]:
+def reach(basis: Basis, charge: Charge) -> tuple[datetime, datetime]:
     """The time `[start, end)` in which an event changes what this charge comes to.
 
     It begins before the period where a level, or a limit that is granted once, counts what came
     before.
     """
-    starts = [measure.start for measure in measures(terms, charge)]
+    starts = [measure.start for measure in measures(basis, charge)]
     if charge.feature.reset_usage is Reset.NEVER:
         starts.append(0)
-    return to_datetime(min(starts)), terms.period.end
+    return to_datetime(min(starts)), basis.period.end
 
 
-def _measure(terms: Terms, charge: Charge, start: int, end: int) -> Measure:
-    period = terms.period
+def _measure(basis: Basis, charge: Charge, start: int, end: int) -> Measure:
+    period = basis.period
     is_weighted = charge.feature.aggregation is Aggregation.WEIGHTED_SUM
     return Measure(
         feature=charge.feature,
-        customer=terms.subscription.external_customer_id,
+        customer=basis.subscription.external_customer_id,
         start=start,
         end=end,
-        zone=terms.subscription.zone,
+        zone=basis.subscription.zone,
         length=to_ms(period.whole_end) - to_ms(period.whole_start) if is_weighted else None,
     )
 
 
-def _usage(terms: Terms, charge: Charge) -> Measure:
-    return _measure(terms, charge, to_ms(terms.period.start), to_ms(terms.period.end))
+def _usage(basis: Basis, charge: Charge) -> Measure:
+    return _measure(basis, charge, to_ms(basis.period.start), to_ms(basis.period.end))
 
 
-def _windows(terms: Terms, charge: Charge) -> list[Measure]:
+def _windows(basis: Basis, charge: Charge) -> list[Measure]:
     """The windows in which a limit is granted anew, when it is so within the period."""
     entitlement = charge.entitlement
     if entitlement is None or entitlement.reset is None:
         return []
-    if _granted(terms, charge) is not Granted.EACH_WINDOW:
+    if _granted(basis, charge) is not Granted.EACH_WINDOW:
         return []
-    spans = windows_of(entitlement.reset, terms.subscription, terms.period)
-    return [_measure(terms, charge, span.start, span.end) for span in spans]
+    spans = windows_of(entitlement.reset, basis.subscription, basis.period)
+    return [_measure(basis, charge, span.start, span.end) for span in spans]
 
 
-def _before(terms: Terms, charge: Charge) -> list[Measure]:
+def _before(basis: Basis, charge: Charge) -> list[Measure]:
     """What consumed a limit that is granted once before the period; nothing in the first."""
-    if _granted(terms, charge) is not Granted.ONCE:
+    if _granted(basis, charge) is not Granted.ONCE:
         return []
     is_level = charge.feature.reset_usage is Reset.NEVER
-    since = 0 if is_level else to_ms(terms.period.plan_start)
-    start = to_ms(terms.period.start)
-    return [_measure(terms, charge, since, start)] if since < start else []
+    since = 0 if is_level else to_ms(basis.period.plan_start)
+    start = to_ms(basis.period.start)
+    return [_measure(basis, charge, since, start)] if since < start else []
 
 
-def _granted(terms: Terms, charge: Charge) -> Granted | None:
+def _granted(basis: Basis, charge: Charge) -> Granted | None:
     """How often the charge's limit is granted; None where there is none, or all is free.
 
     Raises ValueError for a limit that is granted once on usage that doesn't add up over periods:
@@ -177,7 +177,7 @@ def _granted(terms: Terms, charge: Charge) -> Granted | None:
     entitlement = charge.entitlement
     if entitlement is None or not entitlement.is_enabled or entitlement.usage_limit is None:
         return None
-    subscription = terms.subscription
+    subscription = basis.subscription
     often = granted(entitlement.reset, subscription.period, subscription.period_count)
     if often is Granted.ONCE and charge.feature.aggregation not in ADDITIVE:
         raise ValueError(f"{entitlement.id}: {charge.feature.aggregation} can't be granted once")
@@ -185,10 +185,10 @@ def _granted(terms: Terms, charge: Charge) -> Granted | None:
 
 
 def _consumed(
-    terms: Terms, charge: Charge, measured: Measured
+    basis: Basis, charge: Charge, measured: Measured
 ) -> tuple[list[Fraction], list[Fraction]]:
     """What consumes the limit, in order, and what of it is billable."""
-    usage = _usage(terms, charge)
+    usage = _usage(basis, charge)
     entitlement = charge.entitlement
     if entitlement is None or not entitlement.is_enabled:
         values = _values(measured, usage)
@@ -196,13 +196,13 @@ def _consumed(
     limit = entitlement.usage_limit
     if limit is None:
         return _values(measured, usage), []
-    if _granted(terms, charge) is Granted.ONCE:
-        before = sum((_exact(measured.quantities[one]) for one in _before(terms, charge)), NOTHING)
+    if _granted(basis, charge) is Granted.ONCE:
+        before = sum((_exact(measured.quantities[one]) for one in _before(basis, charge)), NOTHING)
         within = _exact(measured.quantities[usage])
         if charge.feature.reset_usage is Reset.NEVER:
             within -= before
         return [within], [beyond_once(before, within, limit)]
-    spans = [_values(measured, one) for one in _windows(terms, charge) or [usage]]
+    spans = [_values(measured, one) for one in _windows(basis, charge) or [usage]]
     values = [value for of_one in spans for value in of_one]
     return values, [part for of_one in spans for part in beyond(of_one, limit)]
 

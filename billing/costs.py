@@ -9,7 +9,7 @@ from datetime import datetime
 from fractions import Fraction
 from itertools import pairwise
 
-from billing.charges import Charge, Terms, due, measures
+from billing.charges import Basis, Charge, due, measures
 from billing.limits import ADDITIVE
 from billing.measures import Measure, Measured
 from billing.pricing import NOTHING
@@ -19,21 +19,21 @@ SHARED = ADDITIVE | {Aggregation.WEIGHTED_SUM}
 """Aggregations whose groups add up to the whole."""
 
 
-def cost_measures(terms: Terms, charge: Charge, edges: Sequence[datetime]) -> list[Measure]:
+def cost_measures(basis: Basis, charge: Charge, edges: Sequence[datetime]) -> list[Measure]:
     """What has to be measured to know a charge's `costs` between these edges, each measure once."""
-    cuts = [terms.until(edge) for edge in edges if edge > terms.period.start]
+    cuts = [basis.until(edge) for edge in edges if edge > basis.period.start]
     return list(dict.fromkeys(measure for cut in cuts for measure in measures(cut, charge)))
 
 
 def costs(
-    terms: Terms, charge: Charge, edges: Sequence[datetime], measured: Measured
+    basis: Basis, charge: Charge, edges: Sequence[datetime], measured: Measured
 ) -> list[Fraction]:
     """What a charge costs between each edge and the next; ascending, within the period.
 
     A level that came before the period is part of the first window that begins with it.
     """
     upto = [
-        due(terms.until(edge), charge, measured).amount if edge > terms.period.start else NOTHING
+        due(basis.until(edge), charge, measured).amount if edge > basis.period.start else NOTHING
         for edge in edges
     ]
     return [later - earlier for earlier, later in pairwise(upto)]

@@ -1,8 +1,8 @@
 """A period's invoice, and what late usage changes about it afterwards. Pure.
 
-`needed` says what has to be measured, for one set of terms or many; `bill` computes the invoice;
-`adjust` computes a closed one again with what is known now. An invoice holds the terms that it was
-computed with, so what it comes to can be found again from usage alone.
+`needed` says what has to be measured, for one period or many; `bill` computes the invoice; `adjust`
+computes a closed one again with what is known now. An invoice holds the basis that it was computed
+on, so what it comes to can be found again from usage alone.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ from functools import reduce
 import msgspec
 
 from billing.aggregation import EXACT, SHOWN_DIGITS, ZERO
-from billing.charges import Charge, Due, Terms, due, measures, reach
+from billing.charges import Basis, Charge, Due, due, measures, reach
 from billing.measures import Measure, Measured
 from billing.pricing import rounded
 from schemas.catalog import Aggregation
@@ -106,35 +106,35 @@ class Invoice(msgspec.Struct, frozen=True):
     upto   What was counted in.
     """
 
-    terms: Terms
+    basis: Basis
     lines: tuple[Line, ...]
     adjustments: tuple[Adjustment, ...]
     total: Decimal
     upto: tuple[Mark, ...]
 
 
-def needed(*terms: Terms) -> list[Measure]:
+def needed(*bases: Basis) -> list[Measure]:
     """All that has to be measured to bill some periods, each measure once."""
     return list(
         dict.fromkeys(
-            measure for one in terms for charge in one.charges for measure in measures(one, charge)
+            measure for one in bases for charge in one.charges for measure in measures(one, charge)
         )
     )
 
 
-def bill(terms: Terms, measured: Measured, adjustments: Sequence[Adjustment] = ()) -> Invoice:
+def bill(basis: Basis, measured: Measured, adjustments: Sequence[Adjustment] = ()) -> Invoice:
     """The invoice of a period: a line for each price, also at 0, and adjustments of earlier ones.
 
-    With terms without charges it is one of adjustments only, after the last period. Raises KeyError
+    On a basis without charges it is one of adjustments only, after the last period. Raises KeyError
     where something that was `needed` is missing.
     """
-    lines = tuple(_line(terms, charge, measured) for charge in terms.charges)
+    lines = tuple(_line(basis, charge, measured) for charge in basis.charges)
     amounts = [line.amount for line in lines] + [one.amount for one in adjustments]
     return Invoice(
-        terms=terms,
+        basis=basis,
         lines=lines,
         adjustments=tuple(adjustments),
-        total=_sum(amounts, rounded(Fraction(0), terms.digits)),
+        total=_sum(amounts, rounded(Fraction(0), basis.digits)),
         upto=_marks(measured),
     )
 
@@ -145,7 +145,7 @@ def adjust(
     """What a closed invoice's lines come to now, less all that was billed for them.
 
     `earlier` are all adjustments so far, in the order of their invoices; those of other invoices
-    are passed over. `measured` answers what its terms needed. A price without a difference has no
+    are passed over. `measured` answers what its basis needed. A price without a difference has no
     adjustment, and its late events go with the next that has one.
     """
     billed = {line.price_id: line.amount for line in closed.lines}
@@ -155,22 +155,22 @@ def adjust(
             price = one.line.price_id
             billed[price] = EXACT.add(billed[price], one.amount)
             counted[price] = one.late.upto
-    terms = closed.terms
+    basis = closed.basis
     found = []
-    for charge in terms.charges:
-        line = _line(terms, charge, measured)
+    for charge in basis.charges:
+        line = _line(basis, charge, measured)
         amount = EXACT.subtract(line.amount, billed[line.price_id])
         if amount:
-            start, end = reach(terms, charge)
+            start, end = reach(basis, charge)
             late = Late(
                 feature_id=charge.feature.id,
-                external_customer_id=terms.subscription.external_customer_id,
+                external_customer_id=basis.subscription.external_customer_id,
                 start=start,
                 end=end,
                 after=counted[line.price_id],
                 upto=_marks(measured),
             )
-            period = terms.period
+            period = basis.period
             found.append(Adjustment(invoice_id, period.start, period.end, line, amount, late))
     return tuple(found)
 
@@ -197,8 +197,8 @@ def shown(value: Fraction, *, is_quotient: bool) -> Decimal:
     return number.normalize(EXACT) if number else ZERO
 
 
-def _line(terms: Terms, charge: Charge, measured: Measured) -> Line:
-    found = due(terms, charge, measured)
+def _line(basis: Basis, charge: Charge, measured: Measured) -> Line:
+    found = due(basis, charge, measured)
     is_quotient = charge.feature.aggregation in QUOTIENTS
     billable = shown(found.billable, is_quotient=is_quotient)
     price = charge.price
@@ -212,7 +212,7 @@ def _line(terms: Terms, charge: Charge, measured: Measured) -> Line:
         free=shown(found.free, is_quotient=is_quotient),
         billable=billable,
         counted=charge.unit.counted(billable),
-        amount=rounded(found.amount, terms.digits),
+        amount=rounded(found.amount, basis.digits),
         steps=_steps(found, is_quotient),
         warnings=(TEXT_QUANTITY,) if found.usage.text is not None else (),
     )

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from billing.charges import Charge, Terms
+from billing.charges import Basis, Charge
 from billing.periods import Period, period_at
 from billing.units import Unit
 from schemas.catalog import Aggregation, Feature, Reset, Status, Window
@@ -165,16 +165,16 @@ def make_period(subscription: Subscription, moment: str | datetime | None = None
     return period
 
 
-def make_terms(
+def make_basis(
     charge: Charge | None = None,
     *,
     subscription: Subscription | None = None,
     moment: str | datetime | None = None,
     digits: int = 2,
-) -> Terms:
-    """The terms of one charge in the period of a moment, or in the first."""
+) -> Basis:
+    """A basis with one charge, in the period of a moment, or in the first."""
     sold_to = subscription or make_subscription()
-    return Terms(sold_to, make_period(sold_to, moment), digits, (charge or make_charge(),))
+    return Basis(sold_to, make_period(sold_to, moment), digits, (charge or make_charge(),))
 
 
 def make_charge(

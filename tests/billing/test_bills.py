@@ -1,21 +1,29 @@
 """Bills of random subscriptions against brute force; and late usage, however it comes."""
 
+import random
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
+import pytest
+from clickhouse_connect.driver import Client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from billing.charges import Charge, Terms, due, measures
+from billing.charges import Basis, Charge, due, measures
 from billing.invoices import Adjustment, Invoice, adjust, bill, needed, restored, stored
 from billing.periods import periods
+from billing.reading import measure as measure_stored
 from schemas.plans import BillingPeriod, LimitReset, Subscription
+from tests import oracle
 from tests.billing import bills, calendar
 from tests.billing.metering import Event, measure
+from tests.billing.rows import feature_of, store_block
 from tests.billing.sold import (
+    at,
     make_charge,
     make_entitlement,
     make_feature,
@@ -105,30 +113,30 @@ def logs(draw: st.DrawFn, start: datetime, names: Iterable[str], size: int = 14)
     ]
 
 
-def all_terms(subscription: Subscription, sold: tuple[Charge, ...], days: int) -> list[Terms]:
-    """The terms of the periods that start within some days; both plans sell the same."""
+def all_bases(subscription: Subscription, sold: tuple[Charge, ...], days: int) -> list[Basis]:
+    """The bases of the periods that start within some days; both plans sell the same."""
     until = subscription.start + timedelta(days=days)
     found = []
     for period in periods(subscription, until):
-        found.append(Terms(subscription, period, 2, sold))
+        found.append(Basis(subscription, period, 2, sold))
         if len(found) == 5:
             break
     return found
 
 
-def brute_force(terms: Terms, events: list[Event]) -> list[Decimal]:
-    """What each charge of some terms comes to."""
+def brute_force(basis: Basis, events: list[Event]) -> list[Decimal]:
+    """What each charge of a basis comes to."""
     return [
         bills.amount(
             bills.Sold(charge.price, charge.feature, charge.entitlement),
-            terms.subscription,
-            terms.period.start,
-            terms.period.end,
-            max(one.start for one in terms.subscription.phases if one.start <= terms.period.start),
+            basis.subscription,
+            basis.period.start,
+            basis.period.end,
+            max(one.start for one in basis.subscription.phases if one.start <= basis.period.start),
             events,
-            terms.digits,
+            basis.digits,
         )
-        for charge in terms.charges
+        for charge in basis.charges
     ]
 
 
@@ -138,21 +146,21 @@ def test_bills_are_what_brute_force_makes_of_the_events(data: st.DataObject) -> 
     subscription = data.draw(subscriptions())
     sold = (data.draw(charges(subscription, "feat_1")), data.draw(charges(subscription, "feat_2")))
     events = data.draw(logs(subscription.start, ["feat_1", "feat_2", "feat_3"]))
-    found = all_terms(subscription, sold, days=60)
+    found = all_bases(subscription, sold, days=60)
     known = calendar.spans(subscription, subscription.start + timedelta(days=60))[:5]
-    assert [(terms.period.start, terms.period.end) for terms in found] == [
+    assert [(basis.period.start, basis.period.end) for basis in found] == [
         (start, end) for start, end, _ in known
     ]
     measured = measure(needed(*found), events)
-    for terms in found:
-        invoice = bill(terms, measured)
-        assert [line.amount for line in invoice.lines] == brute_force(terms, events)
+    for basis in found:
+        invoice = bill(basis, measured)
+        assert [line.amount for line in invoice.lines] == brute_force(basis, events)
         assert invoice.total == sum(line.amount for line in invoice.lines)
         assert restored(stored(invoice)) == invoice
-        for charge, line in zip(terms.charges, invoice.lines, strict=True):
+        for charge, line in zip(basis.charges, invoice.lines, strict=True):
             assert line.billable >= 0 <= line.free
             assert line.amount >= 0
-            assert (measured.quantities[measures(terms, charge)[0]].shown) == line.usage
+            assert (measured.quantities[measures(basis, charge)[0]].shown) == line.usage
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -166,17 +174,17 @@ def test_a_closed_invoice_and_its_adjustments_are_the_period_computed_again(
     closed: dict[str, Invoice] = {}
     adjusted: list[Adjustment] = []
     moments = sorted(data.draw(st.lists(st.integers(0, 20), min_size=5, max_size=5)))
-    for number, terms in enumerate(all_terms(subscription, sold, days=60)):
+    for number, basis in enumerate(all_bases(subscription, sold, days=60)):
         upto = moments[number]
         found: list[Adjustment] = []
         for name, invoice in closed.items():
-            again = measure(needed(invoice.terms), events, upto)
+            again = measure(needed(invoice.basis), events, upto)
             found += adjust(name, invoice, adjusted, again)
-        closed[f"inv_{number}"] = bill(terms, measure(needed(terms), events, upto), found)
+        closed[f"inv_{number}"] = bill(basis, measure(needed(basis), events, upto), found)
         adjusted += found
         for name, invoice in closed.items():
             so_far = [one for one in adjusted if one.invoice_id == name]
-            now = brute_force(invoice.terms, [one for one in events if one.position <= upto])
+            now = brute_force(invoice.basis, [one for one in events if one.position <= upto])
             for line, amount in zip(invoice.lines, now, strict=True):
                 changes = [one for one in so_far if one.line.price_id == line.price_id]
                 assert line.amount + sum(one.amount for one in changes) == amount
@@ -184,7 +192,7 @@ def test_a_closed_invoice_and_its_adjustments_are_the_period_computed_again(
             assert one.amount
             its_own = closed[one.invoice_id]
             without = [event for event in events if not is_among(event, one)]
-            before = bill(its_own.terms, measure(needed(its_own.terms), without, upto))
+            before = bill(its_own.basis, measure(needed(its_own.basis), without, upto))
             line = next(line for line in before.lines if line.price_id == one.line.price_id)
             assert one.line.amount - one.amount == line.amount
 
@@ -208,10 +216,75 @@ def test_more_usage_is_never_less_to_bill(data: st.DataObject, more: Decimal) ->
     if charge.feature.aggregation.value not in ADDITIVE:
         charge = make_charge(charge.price, make_feature("SUM"))
     events = data.draw(logs(subscription.start, ["feat_1"]))
-    terms = all_terms(subscription, (charge,), days=60)[1]
-    added = [*events, Event("feat_1", terms.period.start, more, position=99)]
-    less = due(terms, charge, measure(measures(terms, charge), events)).billable
-    assert due(terms, charge, measure(measures(terms, charge), added)).billable >= less
+    basis = all_bases(subscription, (charge,), days=60)[1]
+    added = [*events, Event("feat_1", basis.period.start, more, position=99)]
+    less = due(basis, charge, measure(measures(basis, charge), events)).billable
+    assert due(basis, charge, measure(measures(basis, charge), added)).billable >= less
+
+
+def rules_of(account: str) -> dict[str, oracle.Rule]:
+    """A rule for each aggregation and reset, and for buckets with groups; by event name."""
+    field = {"field": "n"}
+    kinds: list[dict[str, Any]] = [{"aggregation": "COUNT"}]
+    kinds += [
+        {"aggregation": name} | field for name in AGGREGATIONS if name not in ("COUNT", "BUCKETS")
+    ]
+    for kind in kinds:
+        if kind["aggregation"] == "SUM_WITH_MULTIPLIER":
+            kind["multiplier"] = Decimal("0.5")
+    kinds += [kind | {"reset": "NEVER"} for kind in kinds]
+    buckets = {"aggregation": "MAX", "group_by": "g"} | field
+    kinds += [buckets | {"bucket_size": size} for size in ("HOUR", "DAY")]
+    return {f"e{n}": oracle.Rule(account, f"e{n}", **kind) for n, kind in enumerate(kinds)}
+
+
+@pytest.mark.clickhouse
+def test_bills_read_from_the_store_are_what_brute_force_makes_of_the_events(store: Client) -> None:
+    rules = rules_of("billed")
+    ids = {name: f"feat_{name}" for name in rules}
+    choice = random.Random(4)
+    start = at("2025-01-31 09:30+01:00")
+    sent = [
+        oracle.Sent(
+            "billed",
+            {
+                "event_name": choice.choice(list(rules)),
+                "external_customer_id": "c1",
+                "event_id": str(number),
+                "timestamp": (
+                    start + timedelta(minutes=choice.randrange(-9999, 120_000))
+                ).isoformat(),
+                "properties": {"n": choice.randrange(-300, 1200), "g": choice.choice("ab")},
+            },
+            start + timedelta(days=90),
+            (0, number, 0),
+        )
+        for number in range(600)
+    ]
+    judged = oracle.judge(sent, rules.values())
+    store_block(store, judged, rules, ids)
+    events = []
+    for position, one in enumerate(judged, start=1):
+        assert isinstance(one.value, Decimal | str)
+        name = ids[one.sent.event["event_name"]]
+        events.append(Event(name, one.time, one.value, one.group, position))
+    sold = []
+    for number, (name, rule) in enumerate(rules.items()):
+        resets = [None, "DAILY", "WEEKLY", "NEVER", "ANNUAL"]
+        reset = resets[number % (5 if rule.aggregation in ADDITIVE else 3)]
+        price = make_price(feature=ids[name], **PRICES[number % 5])
+        limit = None if number == 0 else make_entitlement(7, reset, feature=ids[name])
+        sold.append(make_charge(price, feature_of(rule, ids[name]), limit))
+    subscription = make_subscription(
+        start, zone="Europe/Berlin", changes={"plan_b": "2025-03-10 12:15"}
+    )
+    bases = all_bases(subscription, tuple(sold), days=80)
+    measured = measure_stored(store, needed(*bases))
+    assert len(bases) == 4
+    for basis in bases:
+        invoice = bill(basis, measured)
+        assert [line.amount for line in invoice.lines] == brute_force(basis, events)
+        assert sum(line.amount > 0 for line in invoice.lines) > 10
 
 
 def test_a_bill_of_20_features_takes_milliseconds() -> None:
@@ -226,12 +299,12 @@ def test_a_bill_of_20_features_takes_milliseconds() -> None:
         for number, name in enumerate(names)
     )
     berlin = make_subscription("2025-01-01 00:00+01:00", zone="Europe/Berlin")
-    terms = all_terms(berlin, sold, days=60)[1]
-    events = [Event(name, terms.period.start + timedelta(days=3), Decimal(40)) for name in names]
-    measured = measure(needed(terms), events)
+    basis = all_bases(berlin, sold, days=60)[1]
+    events = [Event(name, basis.period.start + timedelta(days=3), Decimal(40)) for name in names]
+    measured = measure(needed(basis), events)
     started = time.perf_counter()
-    asked = needed(terms)
-    invoice = bill(terms, measured)
+    asked = needed(basis)
+    invoice = bill(basis, measured)
     took = time.perf_counter() - started
     assert len(asked) == 20 + 5 * 28 + 5
     assert Fraction(invoice.total) > 0

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 
-from billing.charges import Charge, Due, Terms, charges_of, due, measures, reach
+from billing.charges import Basis, Charge, Due, charges_of, due, measures, reach
 from billing.limits import granted_for
 from billing.measures import Measured
 from billing.units import Unit
@@ -15,13 +15,13 @@ from schemas.plans import Entitlement, Subscription
 from tests.billing.metering import Event, event, measure
 from tests.billing.sold import (
     at,
+    make_basis,
     make_charge,
     make_entitlement,
     make_feature,
     make_period,
     make_price,
     make_subscription,
-    make_terms,
 )
 
 
@@ -32,8 +32,8 @@ def came_to(
     moment: str | None = None,
 ) -> Due:
     """What a charge comes to in the period of a moment (the first), from these events alone."""
-    terms = make_terms(charge, subscription=subscription, moment=moment)
-    return due(terms, charge, measure(measures(terms, charge), events))
+    basis = make_basis(charge, subscription=subscription, moment=moment)
+    return due(basis, charge, measure(measures(basis, charge), events))
 
 
 def figures(*values: object) -> list[object]:
@@ -182,7 +182,7 @@ def test_corrections_of_what_was_billed_are_not_paid_back() -> None:
 def test_what_does_not_add_up_can_not_be_granted_once(aggregation: str) -> None:
     charge = limited(25, "NEVER", aggregation=aggregation)
     with pytest.raises(ValueError, match=f"{aggregation} can't be granted once"):
-        measures(make_terms(charge), charge)
+        measures(make_basis(charge), charge)
 
 
 def test_limits_are_never_prorated() -> None:
@@ -239,15 +239,15 @@ def test_a_bucketed_max_has_a_daily_limit_for_each_days_buckets() -> None:
 
 def test_buckets_that_do_not_add_up_are_refused() -> None:
     charge = limited(5, aggregation="MAX", bucket_size="DAY")
-    terms = make_terms(charge)
-    answers = measure(measures(terms, charge), FORTY)
+    basis = make_basis(charge)
+    answers = measure(measures(basis, charge), FORTY)
     with pytest.raises(ValueError, match="add up"):
-        due(terms, charge, Measured(answers.quantities))
+        due(basis, charge, Measured(answers.quantities))
 
 
 def test_a_measure_that_is_missing_is_no_zero() -> None:
     with pytest.raises(KeyError):
-        due(make_terms(), make_charge(), Measured({}))
+        due(make_basis(), make_charge(), Measured({}))
 
 
 def test_a_level_is_billed_whole_at_the_end_again_in_each_period() -> None:
@@ -300,7 +300,7 @@ def test_a_quotient_is_compared_with_tiers_undivided() -> None:
 def test_all_measures_of_a_feature_have_its_customer_zone_and_reset() -> None:
     charge = make_charge(feature=make_feature("WEIGHTED_SUM"), entitlement=limit_per_day())
     berlin = make_subscription("2025-03-01 00:00+01:00", zone="Europe/Berlin")
-    found = measures(make_terms(charge, subscription=berlin), charge)
+    found = measures(make_basis(charge, subscription=berlin), charge)
     assert len(found) == 1 + 31
     length = to_ms(at("2025-04-01 00:00+02:00")) - to_ms(at("2025-03-01 00:00+01:00"))
     assert {(one.feature, one.customer, one.zone, one.length) for one in found} == {
@@ -326,8 +326,8 @@ def limit_per_day() -> Entitlement:
 )
 def test_what_an_event_may_change_begins_where_its_usage_does(charge: Charge, start: str) -> None:
     subscription = make_subscription("2025-01-15", anchor="2025-01-01")
-    terms = make_terms(charge, subscription=subscription, moment="2025-03-10")
-    assert reach(terms, charge) == (at(start), at("2025-04-01"))
+    basis = make_basis(charge, subscription=subscription, moment="2025-03-10")
+    assert reach(basis, charge) == (at(start), at("2025-04-01"))
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_a_plans_charges_are_its_prices_in_the_currency_with_their_limits() -> N
 
 
 def test_terms_can_be_cut_at_a_moment() -> None:
-    cut: Terms = make_terms().until(at("2025-01-15"))
+    cut: Basis = make_basis().until(at("2025-01-15"))
     ends: list[datetime] = [cut.period.end, cut.period.whole_end]
     assert ends == [at("2025-01-15"), at("2025-02-01")]
 

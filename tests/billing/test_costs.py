@@ -10,11 +10,11 @@ from billing.invoices import bill, needed
 from tests.billing.metering import Event, event, measure
 from tests.billing.sold import (
     at,
+    make_basis,
     make_charge,
     make_entitlement,
     make_feature,
     make_price,
-    make_terms,
 )
 
 EVENTS = [
@@ -27,9 +27,9 @@ EVENTS = [
 
 
 def between(charge: Charge, *days: str, events: list[Event] = EVENTS) -> list[Fraction]:
-    terms = make_terms(charge)
+    basis = make_basis(charge)
     edges = [at(day) for day in days]
-    return costs(terms, charge, edges, measure(cost_measures(terms, charge, edges), events))
+    return costs(basis, charge, edges, measure(cost_measures(basis, charge, edges), events))
 
 
 def test_a_windows_cost_is_what_the_period_grew_by() -> None:
@@ -83,8 +83,8 @@ def test_a_weighted_sum_costs_what_it_has_added_to_the_whole_period() -> None:
 )
 def test_the_windows_of_a_period_add_up_to_its_line(charge: Charge) -> None:
     days = [f"2025-01-{day:02}" for day in range(1, 32)] + ["2025-02-01"]
-    terms = make_terms(charge, digits=30)
-    line = bill(terms, measure(needed(terms), EVENTS)).lines[0]
+    basis = make_basis(charge, digits=30)
+    line = bill(basis, measure(needed(basis), EVENTS)).lines[0]
     assert abs(sum(between(charge, *days)) - Fraction(line.amount)) < Fraction(1, 10**29)
 
 
