@@ -80,14 +80,13 @@ def grid_of(subscription: Subscription) -> Grid:
 
 
 def _stretches(subscription: Subscription) -> Iterator[tuple[Phase, int, int | None]]:
-    """Each phase with the time that it holds, `[start, end)` in ms; empty ones left out."""
+    """Each phase with the time that it holds, `[start, end)` in ms; empty if left at once."""
     last = None if subscription.end is None else to_ms(subscription.end)
     starts = [max(to_ms(phase.start), to_ms(subscription.start)) for phase in subscription.phases]
     ends = [*starts[1:], None]
     for phase, start, following in zip(subscription.phases, starts, ends, strict=True):
         end = min((edge for edge in (following, last) if edge is not None), default=None)
-        if end is None or start < end:
-            yield phase, start, end
+        yield phase, start, end
 
 
 def _periods(

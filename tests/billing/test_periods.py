@@ -189,6 +189,15 @@ def test_a_plan_left_at_once_has_no_period() -> None:
     assert [one.plan_id for one in periods(changed, at("2025-03-01"))] == ["plan_b", "plan_b"]
 
 
+def test_a_plan_left_at_once_within_a_period_has_none_either() -> None:
+    changes = {"plan_b": "2025-01-10", "plan_c": "2025-01-10"}
+    changed = make_subscription("2025-01-01", changes=changes)
+    assert [one.plan_id for one in periods(changed, at("2025-02-01"))] == ["plan_a", "plan_c"]
+    found = period_at(changed, at("2025-01-10"))
+    assert found is not None
+    assert found.plan_id == "plan_c"
+
+
 def test_periods_end_where_the_subscription_ended() -> None:
     ended = make_subscription("2025-01-01", "2025-01-01", changes={"plan_b": "2025-02-01"})
     assert list(periods(ended, at("2030-01-01"))) == []
