@@ -20,6 +20,7 @@ from console import (
     attribution,
     customers,
     dead_letters,
+    debugger,
     entitlements,
     events,
     features,
@@ -31,6 +32,7 @@ from console import (
     sweep,
     usage,
 )
+from console.progress import Progress
 from console.resent_log import ResentLog
 from console.routing import EXCEPTION_HANDLERS
 from console.settings import Settings
@@ -45,6 +47,7 @@ class State(TypedDict):
     follower: Follower
     store: Store
     resent_log: ResentLog
+    progress: Progress
 
 
 def routes() -> list[BaseRoute]:
@@ -64,6 +67,7 @@ def routes() -> list[BaseRoute]:
         *events.routes(),
         *dead_letters.routes(),
         *sweep.routes(),
+        *debugger.routes(),
     ]
 
 
@@ -77,6 +81,8 @@ async def running(settings: Settings) -> AsyncIterator[State]:
     following = asyncio.create_task(follower.follow(settings.catalog_refresh_s))
     store = Store(settings.clickhouse_url)
     resent_log = ResentLog(settings)
+    progress = Progress(settings, store)
+    looking = asyncio.create_task(progress.run())
     sweeping = asyncio.create_task(sweep.Sweep(settings, follower, store).run())
     try:
         yield State(
@@ -85,9 +91,10 @@ async def running(settings: Settings) -> AsyncIterator[State]:
             follower=follower,
             store=store,
             resent_log=resent_log,
+            progress=progress,
         )
     finally:
-        for task in (following, sweeping):
+        for task in (following, sweeping, looking):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -159,7 +159,34 @@ async def _page(request: Request, wish: EventQuery) -> Response:
     return json_answer(page)
 
 
-def item(row: Row, customer_id: str | None) -> dict[str, Any]:
+class Shown(Protocol):
+    """What an event's row needs to be shown: the first columns of `events_found`."""
+
+    @property
+    def event_id(self) -> str: ...
+    @property
+    def event_name(self) -> str: ...
+    @property
+    def customer(self) -> str: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def ingested_at(self) -> int: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def properties(self) -> str: ...
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def warnings(self) -> str: ...
+    @property
+    def feature_id(self) -> str: ...
+
+
+def item(row: Shown, customer_id: str | None) -> dict[str, Any]:
     """An event as lists show it."""
     shown = {
         "id": row.event_id,

@@ -1,0 +1,167 @@
+"""How far the pipeline is, as the broker and the store say: looked at once a second."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from typing import Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from clickhouse.queries import query
+from console.resent_log import AWAY as KAFKA_AWAY
+from console.settings import Settings
+from console.store import Store
+from console.watermarks import Ends, Sample, Watermarks
+from schemas.errors import Rejection
+from schemas.topics import GATEWAY_EVENTS, NATIVE_PREFIX, PACKER_GROUP, RESENT, block_topic
+
+LOOK_S = 1.0
+AGAIN_S = 2.0
+ANSWER_S = 10.0
+POLL_S = 0.05
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """The last sample of the pipeline's positions, and the watermarks that samples make."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self.sample: Sample | None = None
+        self.watermarks = Watermarks()
+        self.trouble: str | None = "not looked yet"
+        """Why the figures are not of this moment; None when they are."""
+        self._wanted = asyncio.Event()
+
+    async def run(self) -> None:
+        """Look for ever; whatever is away is waited for, and said."""
+        while True:
+            try:
+                async with _Positions(self._settings, self._store) as positions:
+                    while True:
+                        self._take_in(await positions.sample())
+                        await self._until_wanted()
+            except (*KAFKA_AWAY, Rejection, ClickHouseError) as error:
+                if self.trouble is None:
+                    log.warning("the pipeline's progress is unknown: %r", error)
+                self.trouble = f"{type(error).__name__}: {error}"
+            await asyncio.sleep(AGAIN_S)
+
+    async def _until_wanted(self) -> None:
+        """Wait for the next look: a second, or less when somebody waits for a figure."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await self._wanted.wait()
+        self._wanted.clear()
+
+    async def reached(self, account: str, moment: int, timeout_s: float) -> bool:
+        """Whether all that was received of an account before a moment (ms) is counted.
+
+        Waits a little for it.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (mark := self.counted_until(account)) is None or mark < moment:
+            if time.monotonic() > deadline:
+                return False
+            self._wanted.set()
+            await asyncio.sleep(POLL_S)
+        return True
+
+    def sources(self, account: str) -> list[str]:
+        """The source topics that hold an account's events."""
+        if self.sample is None:
+            return []
+        wanted = (GATEWAY_EVENTS, RESENT, f"{NATIVE_PREFIX}{account}")
+        return [topic for topic in wanted if topic in self.sample.sources]
+
+    def packed_until(self, account: str) -> int | None:
+        """All that was received of an account before this (ms) is packed; None: unknown."""
+        return _least([self.watermarks.packed_until(topic) for topic in self.sources(account)])
+
+    def counted_until(self, account: str) -> int | None:
+        """All that was received of an account before this (ms) is counted; None: unknown."""
+        return _least([self.watermarks.counted_until(topic) for topic in self.sources(account)])
+
+    def _take_in(self, sample: Sample) -> None:
+        self.watermarks.take_in(sample)
+        self.sample = sample
+        self.trouble = None
+
+
+def _least(marks: list[int | None]) -> int | None:
+    known = [mark for mark in marks if mark is not None]
+    return min(known) if known and len(known) == len(marks) else None
+
+
+class _Positions:
+    """Reads positions of the source topics, the packer's group, the blocks and the store."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._topics: dict[str, list[int]] = {}
+        self._blocks = block_topic(settings.block_epoch)
+
+    async def __aenter__(self) -> Self:
+        servers = self._settings.kafka
+        self._admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=servers, isolation_level="read_committed", enable_auto_commit=False
+        )
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._admin.start()
+                await self._consumer.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for end in (self._consumer.stop, self._admin.close):
+            with contextlib.suppress(*KAFKA_AWAY):
+                async with asyncio.timeout(1):
+                    await end()
+
+    async def sample(self) -> Sample:
+        """Every position, in an order in which each is no older than what it is compared with."""
+        async with asyncio.timeout(ANSWER_S):
+            at = int(time.time() * 1000)
+            await self._list_topics()
+            sources = [topic for topic in self._topics if topic != self._blocks]
+            ends = await self._ends(sources)
+            committed = await self._admin.list_consumer_group_offsets(PACKER_GROUP)
+            blocks = await self._ends([self._blocks])
+        packed: dict[str, dict[int, int]] = {}
+        for tp, place in committed.items():
+            packed.setdefault(tp.topic, {})[tp.partition] = place.offset
+        counted = await asyncio.to_thread(self._counted)
+        return Sample(at, ends, packed, blocks.get(self._blocks, {}), counted)
+
+    async def _list_topics(self) -> None:
+        """Learn which topics there are: one may have been made a moment ago."""
+        self._topics = {
+            each["topic"]: [part["partition"] for part in each["partitions"]]
+            for each in await self._admin.describe_topics()
+            if each["topic"] in (GATEWAY_EVENTS, RESENT, self._blocks)
+            or each["topic"].startswith(NATIVE_PREFIX)
+        }
+
+    async def _ends(self, topics: list[str]) -> Mapping[str, Ends]:
+        """By topic and partition, the offset that comes next."""
+        tps = [TopicPartition(t, part) for t in topics for part in self._topics.get(t, [])]
+        found: dict[str, dict[int, int]] = {}
+        for tp, end in (await self._consumer.end_offsets(tps)).items() if tps else ():
+            found.setdefault(tp.topic, {})[tp.partition] = end
+        return found
+
+    def _counted(self) -> Ends:
+        with self._store.reading() as client:
+            parameters = {"epoch": self._settings.block_epoch}
+            rows = client.query(query("blocks_counted"), parameters).result_rows
+        return {int(partition): int(offset) + 1 for partition, offset in rows}

@@ -1,0 +1,97 @@
+"""How far the log is counted: watermarks from samples of positions. Pure.
+
+A sample is taken at a moment t: where each source topic ends, then how far the packer has
+committed, then where the blocks end, then which are counted. What was received before t lies below
+those ends; once the packer's commits are beyond them, it lies in blocks below where blocks end
+then; once those are counted, so is everything received before t. No clock of a producer is asked.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+WAITING_MAX = 512
+"""Samples that wait; beyond that every other one is forgotten, and the watermark moves in steps."""
+
+Ends = Mapping[int, int]
+"""By partition, the offset that comes next."""
+
+
+class Sample(NamedTuple):
+    """Positions, read in the order of these fields, the first after `at` (ms since 1970).
+
+    sources  By topic and partition, where the log ends.
+    packed   The same, where the packer reads on after a restart.
+    blocks   By partition, where the blocks end; `counted`, the block to be counted next.
+    """
+
+    at: int
+    sources: Mapping[str, Ends]
+    packed: Mapping[str, Ends]
+    blocks: Ends
+    counted: Ends
+
+    def records_waiting(self, topic: str) -> int:
+        """Records of a topic that the packer has not packed."""
+        packed = self.packed.get(topic, {})
+        return sum(max(0, end - packed.get(p, 0)) for p, end in self.sources[topic].items())
+
+    def blocks_waiting(self) -> int:
+        """Blocks that are not counted."""
+        return sum(max(0, end - self.counted.get(p, 0)) for p, end in self.blocks.items())
+
+
+@dataclass(slots=True)
+class _Topic:
+    """The samples of one topic that wait to be packed, and those that wait to be counted."""
+
+    unpacked: deque[tuple[int, Ends]] = field(default_factory=deque)
+    uncounted: deque[tuple[int, Ends]] = field(default_factory=deque)
+    packed_until: int | None = None
+    counted_until: int | None = None
+
+    def take_in(self, sample: Sample, topic: str) -> None:
+        self.unpacked.append((sample.at, sample.sources[topic]))
+        packed = sample.packed.get(topic, {})
+        while self.unpacked and _reached(self.unpacked[0][1], packed):
+            self.packed_until = self.unpacked.popleft()[0]
+        if self.packed_until is not None:
+            self.uncounted.append((self.packed_until, sample.blocks))
+        while self.uncounted and _reached(self.uncounted[0][1], sample.counted):
+            self.counted_until = self.uncounted.popleft()[0]
+        for waiting in (self.unpacked, self.uncounted):
+            if len(waiting) > WAITING_MAX:
+                kept = [each for place, each in enumerate(waiting) if place % 2 == 0]
+                waiting.clear()
+                waiting.extend(kept)
+
+
+def _reached(wanted: Ends, position: Ends) -> bool:
+    return all(position.get(partition, 0) >= end for partition, end in wanted.items())
+
+
+@dataclass(slots=True)
+class Watermarks:
+    """For each source topic, the moment before which everything received is packed, and counted."""
+
+    _topics: dict[str, _Topic] = field(default_factory=dict)
+
+    def take_in(self, sample: Sample) -> None:
+        """Take in the next sample; topics that are gone are forgotten."""
+        for topic in [topic for topic in self._topics if topic not in sample.sources]:
+            del self._topics[topic]
+        for topic in sample.sources:
+            if topic not in self._topics:
+                self._topics[topic] = _Topic()
+            self._topics[topic].take_in(sample, topic)
+
+    def packed_until(self, topic: str) -> int | None:
+        """Everything in the topic that was received before this (ms) is packed; None: unknown."""
+        known = self._topics.get(topic)
+        return None if known is None else known.packed_until
+
+    def counted_until(self, topic: str) -> int | None:
+        """Everything in the topic that was received before this (ms) is counted; None: unknown."""
+        known = self._topics.get(topic)
+        return None if known is None else known.counted_until
