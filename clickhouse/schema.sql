@@ -98,7 +98,7 @@ CREATE TABLE usage_states
 )
 ENGINE = AggregatingMergeTree
 ORDER BY (account, feature_id, external_customer_id, span, group_key, block_epoch, block_partition)
-SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 8192;
+SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 512;
 
 CREATE VIEW dead_letters
 (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from clickhouse_connect.driver import Client
+from clickhouse_connect.driver.exceptions import DatabaseError
 
 from clickhouse.migrator import Migration, MigrationError, apply, dump, read_migrations
 
@@ -49,6 +50,28 @@ def test_two_processes_may_start_at_once(engine: Client, empty_database: str) ->
     with ThreadPoolExecutor() as threads:
         list(threads.map(lambda _: apply(engine, empty_database, migrations), range(4)))
     assert apply(engine, empty_database, migrations) == []
+
+
+def test_states_of_earlier_owners_keep_their_rows_when_their_granules_change(
+    engine: Client, empty_database: str
+) -> None:
+    migrations = read_migrations()
+    apply(engine, empty_database, migrations[:4])
+    rows = "SELECT feature_id, owner, sum(event_count), max(upto) FROM usage_states GROUP BY ALL"
+    stored = (
+        "INSERT INTO events (verdict, feature_id, block_offset, grain, owner) VALUES"
+        " ('counted', 'feat_a', 7, 3600, 1), ('marker', '', 7, 3600, 1)"
+    )
+    engine.command(stored)
+    engine.command("INSERT INTO owners VALUES (0, 2)")
+    before = sorted(engine.query(rows).result_rows)
+    assert before == [("", 1, 0, 7), ("feat_a", 1, 1, 7)]
+    apply(engine, empty_database, migrations)
+    assert sorted(engine.query(rows).result_rows) == before
+    with pytest.raises(DatabaseError, match="owner_is_current"):
+        engine.command(stored)
+    engine.command(stored.replace("3600, 1", "3600, 2"))
+    assert len(engine.query(rows).result_rows) == 4
 
 
 def test_a_changed_file_is_refused(engine: Client, empty_database: str) -> None:
