@@ -25,10 +25,10 @@ async def get_customer_billing(request: Request) -> Response:
 
     Raises InvalidRequest (400), NotFound (404) for customer and feature.
     """
-    asked = query_as(AttributionQuery, request)
 
     def find(session: Session, account: str) -> Document:
         customer = customers.get(session, account, request.path_params["id"])
+        asked = query_as(AttributionQuery, request)
         feature = features.get(session, account, asked.feature_id)
         return attribution(session, customer, feature, asked.at or datetime.now(UTC))
 

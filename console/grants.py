@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy.orm import Session
 from starlette.requests import Request
@@ -21,10 +22,7 @@ from schemas.subscriptions import EntitlementsQuery
 
 
 async def get_customer_entitlements(request: Request) -> Response:
-    """GET /v1/customers/:id/entitlements: what its active subscriptions give for free now.
-
-    Also by the client's own id, /v1/customers/external/:external_id/entitlements. 404.
-    """
+    """GET /v1/customers/:id/entitlements: what its active subscriptions give for free now. 404."""
     asked = query_as(EntitlementsQuery, request)
 
     def find(session: Session, account: str) -> Document:
@@ -43,6 +41,11 @@ async def get_customer_entitlements(request: Request) -> Response:
         return {"customer_id": customer.id, "features": features}
 
     return json_answer(await look(request, find))
+
+
+async def get_external_customer_entitlements(request: Request) -> Response:
+    """GET /v1/customers/external/:external_id/entitlements: the same by the client's own id."""
+    return await get_customer_entitlements(request)
 
 
 async def get_subscription_entitlements(request: Request) -> Response:
@@ -110,12 +113,12 @@ def _grant(row: EntitlementRow, *more: str) -> Document:
 
 def routes() -> list[BaseRoute]:
     """The routes of what is free."""
-    theirs = reads(
-        get_customer_entitlements, asks=EntitlementsQuery, gives=CustomerEntitlementsDocument
-    )
+    asked: dict[str, Any] = {"asks": EntitlementsQuery, "gives": CustomerEntitlementsDocument}
+    external = reads(get_external_customer_entitlements, **asked)
+    theirs = reads(get_customer_entitlements, **asked)
     its = reads(get_subscription_entitlements, gives=SubscriptionEntitlementsDocument)
     return [
-        Resource("/v1/customers/external/{external_id:path}/entitlements", GET=theirs),
+        Resource("/v1/customers/external/{external_id:path}/entitlements", GET=external),
         Resource("/v1/customers/{id}/entitlements", GET=theirs),
         Resource("/v1/subscriptions/{id}/entitlements", GET=its),
     ]

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 from sqlalchemy.orm import Session
 from starlette.requests import Request
@@ -107,10 +108,7 @@ SUBSCRIPTIONS = Entity(
 
 
 async def list_customer_subscriptions(request: Request) -> Response:
-    """GET /v1/customers/:id/subscriptions: a page of a customer's. 404.
-
-    Also by the client's own id, /v1/customers/external/:external_id/subscriptions.
-    """
+    """GET /v1/customers/:id/subscriptions: a page of a customer's. 404."""
     page = query_as(SubscriptionSearch, request)
 
     def find(session: Session, account: str) -> Found[Document]:
@@ -121,6 +119,11 @@ async def list_customer_subscriptions(request: Request) -> Response:
         return Found(show(session, found.items), found.total)
 
     return page_answer(await look(request, find), page)
+
+
+async def list_external_customer_subscriptions(request: Request) -> Response:
+    """GET /v1/customers/external/:external_id/subscriptions: the same by the client's own id."""
+    return await list_customer_subscriptions(request)
 
 
 async def cancel_subscription(request: Request) -> Response:
@@ -298,15 +301,15 @@ def _line_item(row: SubscriptionRow, start: datetime, price: PriceRow) -> Docume
 
 def routes() -> list[BaseRoute]:
     """The routes of subscriptions. None is deleted: a cancelled one stays for its invoices."""
-    theirs = reads(
-        list_customer_subscriptions, asks=SubscriptionSearch, gives=Listed[SubscriptionDocument]
-    )
+    listed: dict[str, Any] = {"asks": SubscriptionSearch, "gives": Listed[SubscriptionDocument]}
+    external = reads(list_external_customer_subscriptions, **listed)
+    theirs = reads(list_customer_subscriptions, **listed)
     place = SUBSCRIPTIONS.path + "/{id}"
     cancel = changes(cancel_subscription, takes=Cancellation, gives=CancellationDocument)
     preview = reads(preview_plan_change, takes=PlanChange, gives=PlanChangeDocument)
     execute = changes(execute_plan_change, takes=PlanChange, gives=PlanChangedDocument)
     return [
-        Resource("/v1/customers/external/{external_id:path}/subscriptions", GET=theirs),
+        Resource("/v1/customers/external/{external_id:path}/subscriptions", GET=external),
         Resource("/v1/customers/{id}/subscriptions", GET=theirs),
         *SUBSCRIPTIONS.routes(),
         Resource(f"{place}/cancel", POST=cancel),

@@ -24,6 +24,7 @@ from schemas.requests import (
     absent_if_empty,
     absent_list,
     fault,
+    texts,
     whole,
 )
 
@@ -206,7 +207,7 @@ class PriceSearch(OfPlans):
     price_ids: Ids | None = None
     meter_ids: Ids | None = None
     currency: OptionalCurrency = None
-    billing_periods: list[BillingPeriod] | None = None
+    billing_periods: Annotated[list[BillingPeriod] | None, BeforeValidator(texts)] = None
     allow_expired_prices: bool | None = None
     lookup_key: OptionalName = None
     lookup_keys: Ids | None = None

@@ -99,7 +99,7 @@ def _moment(value: object) -> datetime:
         raise PydanticCustomError("out_of_range", "is out of the calendar") from None
 
 
-def _texts(value: object) -> object:
+def texts(value: object) -> object:
     """A list from a query string, where one text stands for itself."""
     return value.split(",") if isinstance(value, str) else value
 
@@ -152,7 +152,7 @@ Email = Annotated[Name, AfterValidator(_looks_like_email)]
 OptionalEmail = Annotated[Email | None, BeforeValidator(absent_if_empty)]
 OptionalTimezone = Annotated[Timezone | None, BeforeValidator(absent_if_empty)]
 Moment = Annotated[datetime, BeforeValidator(_moment)]
-Ids = Annotated[list[Name], Field(max_length=PAGE_SIZE_MAX), BeforeValidator(_texts)]
+Ids = Annotated[list[Name], Field(max_length=PAGE_SIZE_MAX), BeforeValidator(texts)]
 
 
 class Sort(Request):

@@ -22,6 +22,7 @@ from schemas.requests import (
     Request,
     absent_if_empty,
     fault,
+    texts,
 )
 
 
@@ -178,8 +179,10 @@ class SubscriptionSearch(Page):
     external_customer_id: OptionalName = None
     plan_id: OptionalName = None
     currency: OptionalName = None
-    billing_period: list[BillingPeriod] | None = None
-    subscription_status: list[Literal["active", "cancelled"]] | None = None
+    billing_period: Annotated[list[BillingPeriod] | None, BeforeValidator(texts)] = None
+    subscription_status: Annotated[
+        list[Literal["active", "cancelled"]] | None, BeforeValidator(texts)
+    ] = None
     active_at: OptionalMoment = None
     lookup_key: OptionalName = None
 
