@@ -26,6 +26,7 @@ from console import (
     features,
     grants,
     meters,
+    monitoring,
     plans,
     prices,
     subscriptions,
@@ -67,6 +68,7 @@ def routes() -> list[BaseRoute]:
         *events.routes(),
         *dead_letters.routes(),
         *sweep.routes(),
+        *monitoring.routes(),
         *debugger.routes(),
     ]
 

@@ -10,12 +10,13 @@ from typing import Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from clickhouse_connect.driver.exceptions import ClickHouseError
+from prometheus_client import Gauge
 
 from clickhouse.queries import query
 from console.resent_log import AWAY as KAFKA_AWAY
 from console.settings import Settings
 from console.store import Store
-from console.watermarks import Ends, Sample, Watermarks
+from console.watermarks import Ends, Mark, Sample, Watermarks
 from schemas.errors import Rejection
 from schemas.topics import GATEWAY_EVENTS, NATIVE_PREFIX, PACKER_GROUP, RESENT, block_topic
 
@@ -23,7 +24,34 @@ LOOK_S = 1.0
 AGAIN_S = 2.0
 ANSWER_S = 10.0
 POLL_S = 0.05
+CONSERVE_S = 60.0
+CONSERVED_MS = 600_000
+LIMITS = {"max_execution_time": 5}
 log = logging.getLogger(__name__)
+
+
+LAG_OFFSETS = Gauge(
+    "pipeline_lag_offsets",
+    "Records of a topic that wait to be packed, or blocks to be counted",
+    ["stage", "topic"],
+    multiprocess_mode="mostrecent",
+)
+LAG_SECONDS = Gauge(
+    "pipeline_lag_seconds",
+    "Age of the moment before which everything received in a topic is packed, or counted",
+    ["stage", "topic"],
+    multiprocess_mode="mostrecent",
+)
+GAP = Gauge(
+    "pipeline_conservation_gap_records",
+    "Records of the gateway's last minutes that are counted by their positions but have no row",
+    multiprocess_mode="mostrecent",
+)
+KNOWN = Gauge(
+    "pipeline_progress_known",
+    "Whether the pipeline's progress is known: 1, or 0 while broker or store are away",
+    multiprocess_mode="mostrecent",
+)
 
 
 class Progress:
@@ -37,6 +65,8 @@ class Progress:
         self.trouble: str | None = "not looked yet"
         """Why the figures are not of this moment; None when they are."""
         self._wanted = asyncio.Event()
+        self._blocks = block_topic(settings.block_epoch)
+        self._conserved_at = 0.0
 
     async def run(self) -> None:
         """Look for ever; whatever is away is waited for, and said."""
@@ -45,12 +75,25 @@ class Progress:
                 async with _Positions(self._settings, self._store) as positions:
                     while True:
                         self._take_in(await positions.sample())
+                        await self._check_conservation()
                         await self._until_wanted()
             except (*KAFKA_AWAY, Rejection, ClickHouseError) as error:
                 if self.trouble is None:
                     log.warning("the pipeline's progress is unknown: %r", error)
                 self.trouble = f"{type(error).__name__}: {error}"
+                KNOWN.set(0)
             await asyncio.sleep(AGAIN_S)
+
+    async def _check_conservation(self) -> None:
+        """Now and then, look whether every record that is counted by its position has a row."""
+        mark = self.watermarks.counted(GATEWAY_EVENTS)
+        if mark is None or time.monotonic() < self._conserved_at + CONSERVE_S:
+            return
+        self._conserved_at = time.monotonic()
+        gap = await asyncio.to_thread(conservation_gap, self._store, mark)
+        GAP.set(gap)
+        if gap:
+            log.error("%d records of %s are counted but have no row", gap, GATEWAY_EVENTS)
 
     async def _until_wanted(self) -> None:
         """Wait for the next look: a second, or less when somebody waits for a figure."""
@@ -81,20 +124,45 @@ class Progress:
 
     def packed_until(self, account: str) -> int | None:
         """All that was received of an account before this (ms) is packed; None: unknown."""
-        return _least([self.watermarks.packed_until(topic) for topic in self.sources(account)])
+        return _least([self.watermarks.packed(topic) for topic in self.sources(account)])
 
     def counted_until(self, account: str) -> int | None:
         """All that was received of an account before this (ms) is counted; None: unknown."""
-        return _least([self.watermarks.counted_until(topic) for topic in self.sources(account)])
+        return _least([self.watermarks.counted(topic) for topic in self.sources(account)])
 
     def _take_in(self, sample: Sample) -> None:
         self.watermarks.take_in(sample)
         self.sample = sample
         self.trouble = None
+        KNOWN.set(1)
+        for topic in sample.sources:
+            LAG_OFFSETS.labels("packing", topic).set(sample.records_waiting(topic))
+            stages = {"packing": self.watermarks.packed(topic)}
+            stages["counting"] = self.watermarks.counted(topic)
+            for stage, mark in stages.items():
+                if mark is not None:
+                    LAG_SECONDS.labels(stage, topic).set((sample.at - mark.at) / 1000)
+        LAG_OFFSETS.labels("counting", self._blocks).set(sample.blocks_waiting())
 
 
-def _least(marks: list[int | None]) -> int | None:
-    known = [mark for mark in marks if mark is not None]
+def conservation_gap(store: Store, mark: Mark) -> int:
+    """How many of the gateway's records of the last minutes, below a mark, have no row.
+
+    Raises what Store.reading raises.
+    """
+    parameters = {
+        "topic": GATEWAY_EVENTS,
+        "since": mark.at - CONSERVED_MS,
+        "partitions": list(mark.ends),
+        "ends": list(mark.ends.values()),
+    }
+    with store.reading() as client:
+        text = f"SELECT sum(missing) FROM ({query('records_without_rows')})"  # noqa: S608
+        return int(client.query(text, parameters, settings=LIMITS).result_rows[0][0])
+
+
+def _least(marks: list[Mark | None]) -> int | None:
+    known = [mark.at for mark in marks if mark is not None]
     return min(known) if known and len(known) == len(marks) else None
 
 

@@ -9,8 +9,9 @@ then; once those are counted, so is everything received before t. No clock of a 
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+T = TypeVar("T")
 WAITING_MAX = 512
 """Samples that wait; beyond that every other one is forgotten, and the watermark moves in steps."""
 
@@ -42,29 +43,41 @@ class Sample(NamedTuple):
         return sum(max(0, end - self.counted.get(p, 0)) for p, end in self.blocks.items())
 
 
+class Mark(NamedTuple):
+    """Everything received before a moment (ms), which all lies below these ends."""
+
+    at: int
+    ends: Ends
+
+
 @dataclass(slots=True)
 class _Topic:
     """The samples of one topic that wait to be packed, and those that wait to be counted."""
 
-    unpacked: deque[tuple[int, Ends]] = field(default_factory=deque)
-    uncounted: deque[tuple[int, Ends]] = field(default_factory=deque)
-    packed_until: int | None = None
-    counted_until: int | None = None
+    unpacked: deque[Mark] = field(default_factory=deque)
+    uncounted: deque[tuple[Mark, Ends]] = field(default_factory=deque)
+    packed: Mark | None = None
+    counted: Mark | None = None
 
     def take_in(self, sample: Sample, topic: str) -> None:
-        self.unpacked.append((sample.at, sample.sources[topic]))
+        self.unpacked.append(Mark(sample.at, sample.sources[topic]))
         packed = sample.packed.get(topic, {})
-        while self.unpacked and _reached(self.unpacked[0][1], packed):
-            self.packed_until = self.unpacked.popleft()[0]
-        if self.packed_until is not None:
-            self.uncounted.append((self.packed_until, sample.blocks))
+        while self.unpacked and _reached(self.unpacked[0].ends, packed):
+            self.packed = self.unpacked.popleft()
+        if self.packed is not None:
+            self.uncounted.append((self.packed, sample.blocks))
         while self.uncounted and _reached(self.uncounted[0][1], sample.counted):
-            self.counted_until = self.uncounted.popleft()[0]
-        for waiting in (self.unpacked, self.uncounted):
-            if len(waiting) > WAITING_MAX:
-                kept = [each for place, each in enumerate(waiting) if place % 2 == 0]
-                waiting.clear()
-                waiting.extend(kept)
+            self.counted = self.uncounted.popleft()[0]
+        _thin(self.unpacked)
+        _thin(self.uncounted)
+
+
+def _thin(waiting: "deque[T]") -> None:
+    """Forget every other one of too many that wait; the first stays."""
+    if len(waiting) > WAITING_MAX:
+        kept = [each for place, each in enumerate(waiting) if place % 2 == 0]
+        waiting.clear()
+        waiting.extend(kept)
 
 
 def _reached(wanted: Ends, position: Ends) -> bool:
@@ -86,12 +99,12 @@ class Watermarks:
                 self._topics[topic] = _Topic()
             self._topics[topic].take_in(sample, topic)
 
-    def packed_until(self, topic: str) -> int | None:
-        """Everything in the topic that was received before this (ms) is packed; None: unknown."""
+    def packed(self, topic: str) -> Mark | None:
+        """Up to where everything in the topic is packed; None: unknown."""
         known = self._topics.get(topic)
-        return None if known is None else known.packed_until
+        return None if known is None else known.packed
 
-    def counted_until(self, topic: str) -> int | None:
-        """Everything in the topic that was received before this (ms) is counted; None: unknown."""
+    def counted(self, topic: str) -> Mark | None:
+        """Up to where everything in the topic is counted; None: unknown."""
         known = self._topics.get(topic)
-        return None if known is None else known.counted_until
+        return None if known is None else known.counted

@@ -1,0 +1,118 @@
+"""What waits in the log, read from it: an account's events that are not packed, or not counted."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+
+from console.settings import Settings
+from console.watermarks import Sample
+from schemas import block, resent
+from schemas.event import Unreadable, texts
+from schemas.limits import MESSAGE_BYTES_MAX
+from schemas.topics import GATEWAY_EVENTS, HEADER_ACCOUNT, RESENT, block_topic
+
+BYTES_MAX = 16 << 20
+READ_S = 1.0
+POLL_MS = 200
+Counter = Callable[[ConsumerRecord], int]
+
+
+class Backlog(NamedTuple):
+    """How many events wait; at least so many where not `exact`."""
+
+    events: int
+    exact: bool
+
+
+async def unpacked(
+    settings: Settings, sample: Sample, account: str, topics: Iterable[str]
+) -> Backlog:
+    """The account's events in source topics that the packer has not packed. Raises KafkaError."""
+    spans = {
+        TopicPartition(topic, partition): (sample.packed.get(topic, {}).get(partition, 0), end)
+        for topic in topics
+        for partition, end in sample.sources[topic].items()
+    }
+
+    def count(record: ConsumerRecord) -> int:
+        if record.topic == RESENT:
+            return _resent(record.value, account)
+        if record.topic == GATEWAY_EVENTS and _account_of(record) != account:
+            return 0
+        return _events(record.value)
+
+    return await _read(settings, spans, count)
+
+
+async def uncounted(settings: Settings, sample: Sample, account: str) -> Backlog:
+    """The account's events in blocks that are not counted. Raises KafkaError."""
+    topic = block_topic(settings.block_epoch)
+    spans = {
+        TopicPartition(topic, partition): (sample.counted.get(partition, 0), end)
+        for partition, end in sample.blocks.items()
+    }
+    return await _read(settings, spans, lambda record: _of_block(record.value, account))
+
+
+async def _read(
+    settings: Settings, spans: Mapping[TopicPartition, tuple[int, int]], count: Counter
+) -> Backlog:
+    """Count the events of stretches of the log, as far as time and bytes allow."""
+    waiting = {tp: span for tp, span in spans.items() if span[0] < span[1]}
+    if not waiting:
+        return Backlog(0, True)
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=MESSAGE_BYTES_MAX,
+    )
+    events = weight = 0
+    deadline = time.monotonic() + READ_S
+    async with asyncio.timeout(2 * READ_S + 5), consumer:
+        consumer.assign(list(waiting))
+        for tp, (start, _) in waiting.items():
+            consumer.seek(tp, start)
+        while waiting and weight < BYTES_MAX and time.monotonic() < deadline:
+            for tp, records in (await consumer.getmany(timeout_ms=POLL_MS)).items():
+                for record in records:
+                    weight += len(record.value or b"")
+                    if tp in waiting and record.offset < waiting[tp][1]:
+                        events += count(record)
+            for tp in [tp for tp in waiting if await consumer.position(tp) >= waiting[tp][1]]:
+                del waiting[tp]
+    return Backlog(events, not waiting)
+
+
+def _account_of(record: ConsumerRecord) -> str:
+    headers: dict[str, bytes] = {key: value for key, value in record.headers if value}
+    return headers.get(HEADER_ACCOUNT, b"").decode("ascii", "replace")
+
+
+def _events(value: bytes | None) -> int:
+    """How many rows a producer's record will make: its events, or one dead letter."""
+    try:
+        return max(1, len(texts(value or b"")))
+    except Unreadable:
+        return 1
+
+
+def _resent(value: bytes | None, account: str) -> int:
+    try:
+        return sum(event.account == account for event in resent.decode(value or b""))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return 0
+
+
+def _of_block(value: bytes | None, account: str) -> int:
+    try:
+        read = block.decode(value or b"")
+    except block.UnreadableBlock:
+        return 0
+    accounts: list[str] = read.table().column("account").to_pylist()
+    return accounts.count(account) + sum(letter.account == account for letter in read.dead_letters)

@@ -1,0 +1,97 @@
+"""/v1/events/monitoring: how many events an account sent, and how far they are counted."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from billing.windows import to_datetime, to_ms
+from console import backlog
+from console.backlog import Backlog
+from console.calls import json_answer, query_as
+from console.events import DEFAULT_COUNTS_RANGE, verdict_counts
+from console.progress import Progress
+from console.resent_log import AWAY
+from console.routing import Resource, caller, reads
+from console.settings import Settings
+from console.store import Store
+from schemas.errors import ServiceUnavailable
+from schemas.monitoring import Monitoring, MonitoringQuery
+
+
+async def get_monitoring(request: Request) -> Response:
+    """GET /v1/events/monitoring: events received by window, the lag of each stage, the watermark.
+
+    Raises InvalidRequest (400), ServiceUnavailable (503).
+    """
+    wish = query_as(MonitoringQuery, request)
+    account = caller(request).account
+    until = wish.end_time or datetime.now(UTC)
+    parameters = {
+        "account": account,
+        "event_name": wish.event_name or "",
+        "customer": "",
+        "start": to_ms(wish.start_time or until - DEFAULT_COUNTS_RANGE),
+        "end": to_ms(until),
+    }
+    store: Store = request.state.store
+    counts = await asyncio.to_thread(verdict_counts, store, parameters, wish.window_size)
+    lag = await _lag(request.state.settings, request.state.progress, account)
+    points = [
+        {"timestamp": point["timestamp"], "event_count": point["event_count"]}
+        for point in counts["points"]
+    ]
+    return json_answer({"total_count": counts["total_count"], "points": points, **lag})
+
+
+async def _lag(settings: Settings, progress: Progress, account: str) -> dict[str, Any]:
+    """The lag of each stage. Raises ServiceUnavailable before the first look."""
+    sample = progress.sample
+    if sample is None:
+        raise ServiceUnavailable(
+            f"The pipeline's progress is not known: {progress.trouble}",
+            cure="ask again in a moment",
+        )
+    topics = progress.sources(account)
+    try:
+        unpacked = await backlog.unpacked(settings, sample, account, topics)
+        uncounted = await backlog.uncounted(settings, sample, account)
+    except AWAY as error:
+        raise ServiceUnavailable(
+            "The event log is unavailable", cure="ask again in a moment"
+        ) from error
+    packed_until, counted_until = progress.packed_until(account), progress.counted_until(account)
+    records = sum(sample.records_waiting(topic) for topic in topics)
+    answer: dict[str, Any] = {
+        "consumption_lag": unpacked.events,
+        "post_processing_lag": uncounted.events,
+        "watermark": None if counted_until is None else to_datetime(counted_until),
+        "stages": [
+            _stage("packing", unpacked, records, sample.at, packed_until),
+            _stage("counting", uncounted, sample.blocks_waiting(), sample.at, counted_until),
+        ],
+        "looked_at": to_datetime(sample.at),
+    }
+    return answer | ({"trouble": progress.trouble} if progress.trouble else {})
+
+
+def _stage(
+    name: str, waiting: Backlog, offsets: int, now: int, until: int | None
+) -> dict[str, Any]:
+    return {
+        "stage": name,
+        "lag_events": waiting.events,
+        "exact": waiting.exact,
+        "lag_offsets": offsets,
+        "lag_seconds": None if until is None else (now - until) / 1000,
+        "until": None if until is None else to_datetime(until),
+    }
+
+
+def routes() -> list[BaseRoute]:
+    """The route of monitoring."""
+    got = reads(get_monitoring, asks=MonitoringQuery, gives=Monitoring)
+    return [Resource("/v1/events/monitoring", GET=got)]

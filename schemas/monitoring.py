@@ -1,0 +1,71 @@
+"""How far the pipeline is behind, as one account sees it."""
+
+from datetime import datetime
+from typing import NotRequired, Self
+
+from pydantic import model_validator
+from typing_extensions import TypedDict
+
+from schemas.requests import OptionalName, Request, fault
+from schemas.usage import OptionalMoment, OptionalWindow
+
+
+class MonitoringQuery(Request):
+    """GET /v1/events/monitoring: of which range to count events, by receipt.
+
+    start_time, end_time  Half-open; the last 24 hours where they are absent.
+    """
+
+    start_time: OptionalMoment = None
+    end_time: OptionalMoment = None
+    window_size: OptionalWindow = None
+    event_name: OptionalName = None
+
+    @model_validator(mode="after")
+    def _starts_before_it_ends(self) -> Self:
+        if self.start_time and self.end_time and self.start_time >= self.end_time:
+            raise fault("end_time", "out_of_range", "end_time has to be after start_time")
+        return self
+
+
+class EventCount(TypedDict):
+    """The events and dead letters received in one window."""
+
+    timestamp: datetime
+    event_count: int
+
+
+class Stage(TypedDict):
+    """One step of the pipeline.
+
+    stage         `packing`: from the log to blocks; `counting`: from blocks to the store.
+    lag_events    The account's events that wait for it; at least so many where not `exact`.
+    lag_offsets   Records (packing) or blocks (counting) that wait, of this account or shared.
+    lag_seconds   Age of `until`; null while it isn't known.
+    until         All that was received before it has passed this stage.
+    """
+
+    stage: str
+    lag_events: int
+    exact: bool
+    lag_offsets: int
+    lag_seconds: float | None
+    until: datetime | None
+
+
+class Monitoring(TypedDict):
+    """The account's events and how far they are counted.
+
+    consumption_lag      Events that wait to be packed; `post_processing_lag` to be counted.
+    watermark            Everything received before it is counted; null while it isn't known.
+    looked_at            When the pipeline was looked at; `trouble` says why not just now.
+    """
+
+    total_count: int
+    consumption_lag: int
+    post_processing_lag: int
+    points: list[EventCount]
+    watermark: datetime | None
+    stages: list[Stage]
+    looked_at: datetime | None
+    trouble: NotRequired[str]
