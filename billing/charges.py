@@ -112,7 +112,7 @@ def due(basis: Basis, charge: Charge, measured: Measured) -> Due:
     return Due(
         usage=measured.quantities[usage],
         billable=billable,
-        free=max(NOTHING, used - billable),
+        free=used - billable,
         amount=sum((amount(charge.price, part) for part in parts), NOTHING),
         slices=_together(slices(charge.price, part) for part in parts),
     )

@@ -104,6 +104,18 @@ def test_three_months_are_a_quarter() -> None:
     assert found.billable == 35
 
 
+def test_seven_days_are_a_week_whatever_day_they_begin() -> None:
+    subscription = make_subscription("2025-01-01", period="DAILY", count=7)  # a Wednesday
+    events = (event("2025-01-05", 30), event("2025-01-06", 30))
+    assert came_to(limited(25, "WEEKLY"), *events, subscription=subscription).billable == 35
+
+
+def test_a_month_is_shorter_than_three() -> None:
+    subscription = make_subscription("2025-01-15", count=3)
+    events = (event("2025-02-14", 30), event("2025-02-15", 30))
+    assert came_to(limited(25, "MONTHLY"), *events, subscription=subscription).billable == 10
+
+
 def test_a_shorter_limit_is_granted_in_each_local_window() -> None:
     berlin = make_subscription("2025-01-01 00:00+01:00", zone="Europe/Berlin")
     events = (
