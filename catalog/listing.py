@@ -42,11 +42,11 @@ def assign(row: Any, wish: BaseModel, nullable: Collection[str]) -> None:
 
 
 def look_up(session: Session, row: Any, account: str, lookup_key: str) -> Any:
-    """The published entity with this lookup key. Raises NotFound."""
+    """The published entity with this lookup key, the newest of several. Raises NotFound."""
     query = select(row).where(
         row.account == account, row.lookup_key == lookup_key, row.status == Status.PUBLISHED
     )
-    found = session.scalars(query).first()
+    found = session.scalars(query.order_by(row.created_version.desc())).first()
     if found is None:
         raise NotFound(f"{row.word} with lookup_key {shown(lookup_key)} not found")
     return found

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -102,6 +103,29 @@ async def test_a_key_revoked_elsewhere_ends_within_a_poll(
             return
         await asyncio.sleep(0.02)
     pytest.fail("the key still opens")
+
+
+async def test_a_key_ends_when_it_expires(client: httpx.AsyncClient, connect: Connect) -> None:
+    expires_at = datetime.now(UTC) + timedelta(seconds=0.5)
+    wish = {"name": "short", "expires_at": expires_at.isoformat()}
+    user = connect((await client.post("/v1/secrets/api/keys", json=wish)).json()["api_key"])
+    assert (await user.get("/v1/features")).status_code == 200
+    await asyncio.sleep((expires_at - datetime.now(UTC)).total_seconds() + 0.01)
+    assert (await user.get("/v1/features")).status_code == 401
+
+
+async def test_the_history_of_a_key_tells_who_revoked_it_and_not_the_hash(
+    client: httpx.AsyncClient,
+) -> None:
+    made = (await client.post("/v1/secrets/api/keys", json={"name": "ci"})).json()
+    place = f"/v1/secrets/api/keys/{made['secret']['id']}"
+    await client.delete(place)
+    history = await client.get(f"{place}/history")
+    first, last = history.json()["items"]
+    assert (first["before"], last["before"]["status"]) == (None, "published")
+    assert last["after"]["revoked_at"] == last["at"]
+    assert last["actor"].startswith("secret_")
+    assert "hash" not in history.text
 
 
 async def test_wrong_keys_are_refused_with_place_and_cure(client: httpx.AsyncClient) -> None:

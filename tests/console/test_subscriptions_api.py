@@ -51,6 +51,7 @@ async def test_a_subscription_shows_its_plan_its_period_and_what_bills_it(shop: 
     assert made["plan"]["name"] == "Pro"
     assert made["customer"] == customer
     assert await shop.get(f"subscriptions/{made['id']}") == made
+    assert await shop.get("subscriptions/lookup/deal 7") == made
     external = f"customers/external/{customer['external_id']}/subscriptions"
     for place in (external, f"customers/{customer['id']}/subscriptions", "subscriptions"):
         assert (await shop.get(place))["items"] == [made]
