@@ -12,13 +12,13 @@ from fractions import Fraction
 import msgspec
 
 from billing.aggregation import Quantity
-from billing.limits import ADDITIVE, Granted, beyond, beyond_once, granted, windows_of
+from billing.limits import Granted, beyond, beyond_once, granted, windows_of
 from billing.measures import Measure, Measured
 from billing.periods import Period
 from billing.pricing import NOTHING, Slice, amount, slices
 from billing.units import Unit
 from billing.windows import to_datetime, to_ms
-from schemas.catalog import Aggregation, Feature, Reset
+from schemas.catalog import ADDITIVE, Aggregation, Feature, Reset
 from schemas.plans import Entitlement, Price, Subscription
 
 

@@ -10,10 +10,9 @@ from fractions import Fraction
 from itertools import pairwise
 
 from billing.charges import Basis, Charge, due, measures
-from billing.limits import ADDITIVE
 from billing.measures import Measure, Measured
 from billing.pricing import NOTHING
-from schemas.catalog import Aggregation, Feature
+from schemas.catalog import ADDITIVE, Aggregation, Feature
 
 SHARED = ADDITIVE | {Aggregation.WEIGHTED_SUM}
 """Aggregations whose groups add up to the whole."""

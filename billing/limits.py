@@ -14,7 +14,6 @@ from zoneinfo import ZoneInfo
 from billing.grids import CALENDAR_ORIGIN, STEPS, Grid
 from billing.periods import Period
 from billing.windows import Span, to_datetime, to_local, to_ms
-from schemas.catalog import Aggregation
 from schemas.plans import (
     BillingCycle,
     BillingPeriod,
@@ -23,9 +22,6 @@ from schemas.plans import (
     Subscription,
     is_longer,
 )
-
-ADDITIVE = frozenset({Aggregation.COUNT, Aggregation.SUM, Aggregation.SUM_WITH_MULTIPLIER})
-"""What a limit that is granted once can be counted for: periods add up."""
 
 
 class Granted(Enum):

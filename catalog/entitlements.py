@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from catalog import features, listing, plans
 from catalog.database import Writing
 from catalog.plan_tables import EntitlementRow, PriceRow
-from schemas.catalog import Aggregation, Status
+from schemas.catalog import ADDITIVE, Status
 from schemas.errors import InvalidRequest
 from schemas.offers import EntitlementSearch, EntitlementUpdate, NewEntitlement
 from schemas.plans import Entitlement, LimitReset, is_longer
@@ -20,8 +20,6 @@ COLUMNS = {
     "feature_ids": EntitlementRow.feature_id,
     "is_enabled": EntitlementRow.is_enabled,
 }
-GRANTED_ONCE = (Aggregation.COUNT, Aggregation.SUM, Aggregation.SUM_WITH_MULTIPLIER)
-"""Aggregations whose usage adds up over periods, so that a limit can last longer than one."""
 
 
 def create(writing: Writing, account: str, wish: NewEntitlement) -> EntitlementRow:
@@ -107,7 +105,7 @@ def as_entitlement(row: EntitlementRow) -> Entitlement:
 def check_reset(entitlement: EntitlementRow, prices: Sequence[PriceRow], place: str) -> None:
     """Raises InvalidRequest where a limit would outlast a period that usage can't add up over."""
     reset, kind = entitlement.usage_reset_period, entitlement.feature.meter.aggregation
-    if reset is None or kind in GRANTED_ONCE:
+    if reset is None or kind in ADDITIVE:
         return
     terms = [(price.billing_period, price.billing_period_count) for price in prices]
     if reset is LimitReset.NEVER or any(is_longer(reset, *each) for each in terms):

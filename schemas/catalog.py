@@ -23,6 +23,10 @@ class Aggregation(StrEnum):
     WEIGHTED_SUM = "WEIGHTED_SUM"
 
 
+ADDITIVE = frozenset({Aggregation.COUNT, Aggregation.SUM, Aggregation.SUM_WITH_MULTIPLIER})
+"""Aggregations whose usage adds up over periods, so that a limit can be granted once for all."""
+
+
 class Window(StrEnum):
     """The length of a window of time, or of a bucket of MAX."""
 
