@@ -107,6 +107,7 @@ class Table(DeclarativeBase):
         dict[str, str]: JSON,
         list[dict[str, Any]]: JSON,
         list[Scope]: JSON,
+        list[int]: JSON,
         Aggregation: _words(Aggregation, 32),
         BillingCycle: _words(BillingCycle, 16),
         BillingModel: _words(BillingModel, 16),

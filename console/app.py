@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
 from typing import TypedDict
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from billing.windows import to_datetime
 from catalog.database import Catalog
 from catalog.follower import Follower
 from catalog.migrations import migrate
@@ -25,19 +27,26 @@ from console import (
     events,
     features,
     grants,
+    invoices,
     meters,
     monitoring,
+    openapi,
     plans,
     prices,
     subscriptions,
     sweep,
     usage,
+    verdict_stream,
 )
+from console.bills import Bills
+from console.invoicing import CountedUntil, Invoicing
+from console.closing import told_to_stop
 from console.progress import Progress
 from console.resent_log import ResentLog
 from console.routing import EXCEPTION_HANDLERS
 from console.settings import Settings
 from console.store import Store
+from console.verdict_stream import Tail
 
 
 class State(TypedDict):
@@ -49,6 +58,8 @@ class State(TypedDict):
     store: Store
     resent_log: ResentLog
     progress: Progress
+    tail: Tail
+    bills: Bills
 
 
 def routes() -> list[BaseRoute]:
@@ -60,6 +71,7 @@ def routes() -> list[BaseRoute]:
         *prices.routes(),
         *entitlements.routes(),
         *subscriptions.routes(),
+        *invoices.routes(),
         *grants.routes(),
         *attribution.routes(),
         *customers.routes(),
@@ -69,6 +81,7 @@ def routes() -> list[BaseRoute]:
         *dead_letters.routes(),
         *sweep.routes(),
         *monitoring.routes(),
+        *verdict_stream.routes(),
         *debugger.routes(),
     ]
 
@@ -86,6 +99,9 @@ async def running(settings: Settings) -> AsyncIterator[State]:
     progress = Progress(settings, store)
     looking = asyncio.create_task(progress.run())
     sweeping = asyncio.create_task(sweep.Sweep(settings, follower, store).run())
+    bills = Bills(catalog, follower, store)
+    invoicing = Invoicing(settings, catalog, bills, _counted_until(progress))
+    billing = asyncio.create_task(invoicing.run())
     try:
         yield State(
             settings=settings,
@@ -94,15 +110,27 @@ async def running(settings: Settings) -> AsyncIterator[State]:
             store=store,
             resent_log=resent_log,
             progress=progress,
+            tail=Tail(settings, store, stopping),
+            bills=bills,
         )
     finally:
-        for task in (following, sweeping, looking):
+        for task in (following, sweeping, looking, billing):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await resent_log.discard()
         await asyncio.to_thread(catalog.close)
         store.close()
+
+
+def _counted_until(progress: Progress) -> CountedUntil:
+    """The watermark of an account, as invoicing asks for it."""
+
+    def counted_until(account: str) -> datetime | None:
+        mark = progress.counted_until(account)
+        return None if mark is None else to_datetime(mark)
+
+    return counted_until
 
 
 async def show_metrics(request: Request) -> Response:
@@ -116,8 +144,13 @@ def create_app(settings: Settings) -> Starlette:
     def lifespan(app: Starlette) -> AbstractAsyncContextManager[State]:
         return running(settings)
 
+    api = routes()
     app = Starlette(
-        routes=[*routes(), Route("/metrics", show_metrics, methods=["GET"])],
+        routes=[
+            *api,
+            *openapi.routes(openapi.operations_of(api)),
+            Route("/metrics", show_metrics, methods=["GET"]),
+        ],
         exception_handlers=EXCEPTION_HANDLERS,
         lifespan=lifespan,
     )

@@ -34,6 +34,7 @@ from console.routing import Resource, reads
 from console.settings import Settings
 from console.store import Store
 from schemas.catalog import Status
+from schemas.documents import SweepDocument
 from schemas.errors import ServiceUnavailable
 
 PAGE_ROWS = 20_000
@@ -280,4 +281,4 @@ async def get_sweep(request: Request) -> Response:
 
 def routes() -> list[BaseRoute]:
     """The route of a feature's sweep."""
-    return [Resource("/v1/features/{id}/sweep", GET=reads(get_sweep))]
+    return [Resource("/v1/features/{id}/sweep", GET=reads(get_sweep, gives=SweepDocument))]

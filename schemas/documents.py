@@ -437,3 +437,11 @@ class AttributionDocument(TypedDict):
     entitlement: NotRequired[PlainEntitlementDocument]
     period_start: NotRequired[datetime]
     period_end: NotRequired[datetime]
+
+
+class SweepDocument(TypedDict):
+    """How many events from before a feature wait to be counted, and how many were sent again."""
+
+    pending: int
+    resent: int
+    done: bool

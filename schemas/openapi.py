@@ -19,7 +19,7 @@ from schemas.catalog import Scope
 
 VERSION = "3.1.0"
 _REF = "#/components/schemas/{model}"
-_HEADING = re.compile(r"^[A-Z]+ (/\S+?): *")
+_HEADING = re.compile(r"^[A-Z]+ /.+?:\s+")
 _REFUSAL = re.compile(r"\b([45]\d\d)\b")
 _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 _MEDIA_JSON = "application/json"

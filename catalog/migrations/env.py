@@ -2,11 +2,11 @@
 
 from alembic import context
 
-from catalog import plan_tables
+from catalog import invoice_tables
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=plan_tables.PlanRow.metadata,
+    target_metadata=invoice_tables.InvoiceRow.metadata,
     transactional_ddl=True,
 )
 context.run_migrations()

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from catalog.bootstrap import bootstrap
 from catalog.database import Catalog, open_engine
 from catalog.migrations import configuration, migrate
-from catalog.plan_tables import PlanRow
+from catalog.invoice_tables import InvoiceRow
 
 
 def test_migrating_twice_changes_nothing(empty_url: str) -> None:
@@ -22,7 +22,7 @@ def test_the_migrations_make_what_the_models_say(catalog_url: str) -> None:
     engine = open_engine(catalog_url)
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
-        assert compare_metadata(context, PlanRow.metadata) == []
+        assert compare_metadata(context, InvoiceRow.metadata) == []
     engine.dispose()
 
 

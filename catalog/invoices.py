@@ -1,0 +1,119 @@
+"""Invoices: one for each closed period, numbered, stored once, and never changed."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import NamedTuple
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from catalog import listing
+from catalog.database import Writing
+from catalog.invoice_tables import DueRow, InvoiceRow
+from catalog.plan_tables import SubscriptionRow
+from catalog.tables import CustomerRow
+from schemas.errors import AlreadyExists, shown
+from schemas.invoices import InvoiceSearch
+
+COLUMNS = {
+    "invoice_ids": InvoiceRow.id,
+    "subscription_id": InvoiceRow.subscription_id,
+    "customer_id": InvoiceRow.customer_id,
+    "currency": InvoiceRow.currency,
+}
+
+
+class Closed(NamedTuple):
+    """An invoice to be stored; see InvoiceRow."""
+
+    period_start: datetime
+    period_end: datetime
+    total: Decimal
+    content: str
+    late: list[int]
+
+
+def store(
+    writing: Writing, subscription: SubscriptionRow, sequence: int, closed: Closed
+) -> InvoiceRow:
+    """Store the subscription's invoice of this sequence, and number it.
+
+    Raises AlreadyExists where another process has stored it.
+    """
+    session = writing.session
+    last = _last_sequence(session, subscription.id)
+    if sequence != last + 1:
+        raise AlreadyExists(f"Invoice {sequence} of subscription {shown(subscription.id)} exists")
+    numbered = select(func.max(InvoiceRow.number)).where(InvoiceRow.account == subscription.account)
+    return writing.create(
+        InvoiceRow(
+            account=subscription.account,
+            subscription_id=subscription.id,
+            subscription=session.get_one(SubscriptionRow, subscription.id),
+            customer_id=subscription.customer_id,
+            number=(session.scalar(numbered) or 0) + 1,
+            sequence=sequence,
+            currency=subscription.currency,
+            **closed._asdict(),
+        )
+    )
+
+
+def _last_sequence(session: Session, subscription_id: str) -> int:
+    query = select(func.max(InvoiceRow.sequence))
+    return session.scalar(query.where(InvoiceRow.subscription_id == subscription_id)) or 0
+
+
+def get(session: Session, account: str, invoice_id: str) -> InvoiceRow:
+    """The invoice of this id. Raises NotFound."""
+    return listing.get(session, InvoiceRow, account, invoice_id)
+
+
+def search(session: Session, account: str, page: InvoiceSearch) -> listing.Found[InvoiceRow]:
+    """A page of an account's invoices; all are final, so that no draft is ever found."""
+    where = []
+    if page.external_customer_id is not None:
+        named = select(CustomerRow.id).where(
+            CustomerRow.account == account, CustomerRow.external_id == page.external_customer_id
+        )
+        where.append(InvoiceRow.customer_id.in_(named))
+    if page.invoice_status is not None and "FINALIZED" not in page.invoice_status:
+        return listing.Found([], 0)
+    return listing.find(session, InvoiceRow, account, page, COLUMNS, *where)
+
+
+def last_of(session: Session, subscription_id: str) -> InvoiceRow | None:
+    """A subscription's latest invoice."""
+    query = select(InvoiceRow).where(InvoiceRow.subscription_id == subscription_id)
+    return session.scalars(query.order_by(InvoiceRow.sequence.desc()).limit(1)).one_or_none()
+
+
+def all_of(session: Session, subscription_id: str) -> list[InvoiceRow]:
+    """A subscription's invoices, in their order."""
+    query = select(InvoiceRow).where(InvoiceRow.subscription_id == subscription_id)
+    return list(session.scalars(query.order_by(InvoiceRow.sequence)))
+
+
+def due(session: Session, by: datetime, count: int) -> list[SubscriptionRow]:
+    """Subscriptions that have something to close by a moment, or that nobody has looked at yet."""
+    query = (
+        select(SubscriptionRow)
+        .outerjoin(DueRow, DueRow.subscription_id == SubscriptionRow.id)
+        .where(
+            or_(
+                DueRow.subscription_id.is_(None),
+                DueRow.version != SubscriptionRow.version,
+                DueRow.due_at <= by,
+            )
+        )
+        .order_by(DueRow.due_at)
+        .limit(count)
+    )
+    return list(session.scalars(query))
+
+
+def wait(writing: Writing, subscription: SubscriptionRow, due_at: datetime) -> None:
+    """Note when a subscription, as it stands, has something to close next."""
+    writing.session.merge(
+        DueRow(subscription_id=subscription.id, version=subscription.version, due_at=due_at)
+    )
