@@ -21,12 +21,11 @@ from billing.reading import FINE, measure
 from catalog.matching import GRAINS, HOUR, Match, matcher
 from clickhouse.queries import query
 from schemas.catalog import Feature
-from schemas.usage import PROPERTY_PREFIX
+from schemas.usage import PROPERTY_PREFIX, SOURCE
 from schemas.value import canonical, to_decimal
 from schemas.verdict import Verdict
 
 UTC = ZoneInfo("UTC")
-SOURCE = "source"
 _FINEST_MS = 900_000
 """15 minutes: what the boundaries of all zones' hours are multiples of, today."""
 _ESCAPED = re.compile(r'[\\"\x00-\x1f]')

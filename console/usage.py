@@ -1,8 +1,10 @@
 """/v1/events/usage: how much of an event name or a feature was used, for any range of time."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -12,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from billing.aggregation import Quantity, plain
-from billing.usage import Usage
+from billing.usage import Amount, Labels, Usage
 from billing.windows import WINDOWS_MAX, Span, TooManyWindows, to_datetime, to_ms, windows
 from catalog import customers, features
 from catalog.follower import Follower
@@ -23,9 +25,18 @@ from schemas.catalog import Feature, Reset, Status
 from schemas.customers import CustomerSearch
 from schemas.errors import InvalidRequest, NotFound, shown
 from schemas.features import FeatureSearch
-from schemas.usage import MeterUsageRequest, Range, UsageRequest
+from schemas.usage import (
+    PROPERTY_PREFIX,
+    SOURCE,
+    MeterUsageRequest,
+    Range,
+    UsageDocument,
+    UsageRequest,
+)
 
 DEFAULT_RANGE = timedelta(days=7)
+GROUPS_MAX = 1000
+T = TypeVar("T")
 _AD_HOC = ""
 
 
@@ -44,7 +55,7 @@ async def get_usage(request: Request) -> Response:
         field=wish.property_name if wish.aggregation_type != "COUNT" else None,
         multiplier=wish.multiplier,
         bucket_size=wish.bucket_size,
-        group_by=wish.group,
+        group_by=wish.bucket_group,
         filters=wish.conditions,
         reset_usage=Reset.BILLING_PERIOD,
         status=Status.PUBLISHED,
@@ -54,7 +65,8 @@ async def get_usage(request: Request) -> Response:
     known = await look(request, _features_of_name, request.state.follower, wish.event_name)
     if len(known) == 1 and known[0].active and _definition(known[0]) == _definition(asked):
         asked = msgspec.structs.replace(known[0], reset_usage=Reset.BILLING_PERIOD)
-    return await _answer(request, wish, asked, ())
+    group_by = wish.dimensions if wish.bucket_size is None else []
+    return await _answer(request, wish, asked, group_by, narrow=False)
 
 
 async def get_meter_usage(request: Request) -> Response:
@@ -67,16 +79,13 @@ async def get_meter_usage(request: Request) -> Response:
     if wish.bucket_size not in (None, feature.bucket_size):
         detail = "bucket_size is fixed by the meter: leave it out"
         raise InvalidRequest.at("/bucket_size", "not_allowed", detail)
-    return await _answer(request, wish, feature, wish.conditions)
+    return await _answer(request, wish, feature, wish.group_by, narrow=True)
 
 
 async def _answer(
-    request: Request,
-    wish: Range,
-    feature: Feature,
-    conditions: tuple[tuple[str, frozenset[str]], ...],
+    request: Request, wish: Range, feature: Feature, group_by: Sequence[str], *, narrow: bool
 ) -> Response:
-    """Read the usage on a thread and lay it out."""
+    """Read the usage on a thread and lay it out; `narrow` by the request's filters."""
     customer = await look(request, _customer, wish)
     zone = ZoneInfo(wish.timezone or customer.zone)
     until = wish.end_time or datetime.now(UTC)
@@ -85,27 +94,58 @@ async def _answer(
         detail = "start_time has to be at least a millisecond before end_time, and not before 1970"
         raise InvalidRequest.at("/start_time", "out_of_range", detail)
     spans = _windows(wish, start, end, zone)
+    ranges = [(start, end), *((span.start, span.end) for span in spans)]
+    conditions = wish.conditions if narrow else ()
     usage = Usage(feature, customer.external_id, zone, conditions)
+    grouped = replace(usage, group_by=tuple(group_by))
     store: Store = request.state.store
 
-    def read() -> list[Quantity]:
+    def read() -> tuple[list[Amount], dict[Labels, list[Amount]]]:
         with store.reading() as client:
-            ranges = [(start, end), *((span.start, span.end) for span in spans)]
-            return [amount.quantity for amount in usage.over(client, ranges)]
+            whole = usage.over(client, ranges)
+            return whole, grouped.groups(client, ranges) if group_by else {}
 
-    total, *parts = await asyncio.to_thread(read)
+    whole, groups = await asyncio.to_thread(read)
+    if len(groups) > GROUPS_MAX:
+        detail = f"more than {GROUPS_MAX} groups: group by less, or filter"
+        raise InvalidRequest.at("/group_by", "out_of_range", detail)
+    about = {"event_name": feature.event_name, "type": feature.aggregation}
+    answer = about | _laid_out(whole, spans)
+    if group_by:
+        answer["groups"] = [
+            labelled(group_by, labels) | _laid_out(amounts, spans)
+            for labels, amounts in in_order(groups)
+        ]
+    return json_answer(answer)
+
+
+def labelled(group_by: Sequence[str], labels: Labels) -> dict[str, Any]:
+    """What a group has in common as JSON: its source, and the properties that it has."""
+    found = dict(zip(group_by, labels, strict=True))
+    shown = {SOURCE: found[SOURCE]} if SOURCE in found else {}
+    properties = {
+        name.removeprefix(PROPERTY_PREFIX): label
+        for name, label in found.items()
+        if name != SOURCE and label is not None
+    }
+    return shown | ({"properties": properties} if set(group_by) - {SOURCE} else {})
+
+
+def in_order(groups: Mapping[Labels, T]) -> list[tuple[Labels, T]]:
+    """Groups by their labels; those that lack something come after those that have it."""
+    return sorted(
+        groups.items(), key=lambda group: [(each is None, each or "") for each in group[0]]
+    )
+
+
+def _laid_out(amounts: Sequence[Amount], spans: Sequence[Span]) -> dict[str, Any]:
+    """The whole of a range, and each of its windows."""
+    whole, *parts = amounts
     results = [
-        {"window_size": to_datetime(span.label), **_shown(part)}
+        {"window_size": to_datetime(span.label), **_shown(part.quantity)}
         for span, part in zip(spans, parts, strict=True)
     ]
-    return json_answer(
-        {
-            "event_name": feature.event_name,
-            "type": feature.aggregation,
-            **_shown(total),
-            "results": results,
-        }
-    )
+    return _shown(whole.quantity) | {"results": results}
 
 
 def _shown(quantity: Quantity) -> dict[str, Any]:
@@ -193,6 +233,11 @@ def _features(
 def routes() -> list[BaseRoute]:
     """The routes of usage."""
     return [
-        Resource("/v1/events/usage", POST=reads(get_usage)),
-        Resource("/v1/events/usage/meter", POST=reads(get_meter_usage)),
+        Resource(
+            "/v1/events/usage", POST=reads(get_usage, takes=UsageRequest, gives=UsageDocument)
+        ),
+        Resource(
+            "/v1/events/usage/meter",
+            POST=reads(get_meter_usage, takes=MeterUsageRequest, gives=UsageDocument),
+        ),
     ]

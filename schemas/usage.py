@@ -1,9 +1,19 @@
 """What people ask about usage: how much of an event name or a meter, for whom, when."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from decimal import Decimal
+from typing import Annotated, NotRequired, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from schemas.catalog import Aggregation, Window
 from schemas.decimals import Multiplier
@@ -19,7 +29,10 @@ from schemas.requests import (
     fault,
 )
 
+SOURCE = "source"
 PROPERTY_PREFIX = "properties."
+GROUPED_BY_MAX = 5
+"""Dimensions of groups."""
 
 
 def _absent_if_none(value: object) -> object:
@@ -33,6 +46,31 @@ FilterValues = Annotated[list[FilterValue], Field(min_length=1, max_length=FILTE
 Filters = Annotated[
     dict[Name, FilterValues], Field(max_length=FILTERS_MAX), BeforeValidator(_absent_if_none)
 ]
+
+
+def _dimension(name: str) -> str:
+    if name != SOURCE and (not name.startswith(PROPERTY_PREFIX) or name == PROPERTY_PREFIX):
+        raise PydanticCustomError(
+            "unknown_value",
+            'is nothing to group by: write "source", or "properties.region" for a property',
+        )
+    return name
+
+
+def _distinct(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("duplicate", "names something twice: name it once")
+    return names
+
+
+Dimension = Annotated[Name, AfterValidator(_dimension)]
+GroupBy = Annotated[
+    list[Dimension],
+    Field(max_length=GROUPED_BY_MAX),
+    AfterValidator(_distinct),
+    BeforeValidator(lambda value: [] if value is None else value),
+]
+"""What makes groups: `source`, and properties as `properties.name`."""
 
 
 class Range(Request):
@@ -79,15 +117,22 @@ class UsageRequest(Range):
     property_name: OptionalName = None
     multiplier: Annotated[Multiplier | None, BeforeValidator(absent_if_empty)] = None
     bucket_size: OptionalWindow = None
-    group_by: list[Name] | None = None
+    group_by: GroupBy = Field(default_factory=list)
     group_by_property: OptionalName = None
 
     @property
-    def group(self) -> str | None:
-        """The property that a bucketed MAX is grouped by."""
-        if self.group_by:
-            return self.group_by[0].removeprefix(PROPERTY_PREFIX)
-        return self.group_by_property
+    def dimensions(self) -> list[str]:
+        """What is grouped by, in either way of saying so."""
+        if self.group_by or self.group_by_property is None:
+            return self.group_by
+        return [PROPERTY_PREFIX + self.group_by_property]
+
+    @property
+    def bucket_group(self) -> str | None:
+        """The property that a bucketed MAX is summed over; other aggregations show their groups."""
+        if self.bucket_size is None or not self.dimensions:
+            return None
+        return self.dimensions[0].removeprefix(PROPERTY_PREFIX)
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
@@ -103,20 +148,11 @@ class UsageRequest(Range):
         if kind is not Aggregation.MAX and self.bucket_size is not None:
             detail = f"{kind} takes no bucket_size: only MAX does"
             raise fault("bucket_size", "not_allowed", detail)
-        if self.group_by or self.group_by_property:
-            self._check_group()
+        one_property = len(self.dimensions) == 1 and self.dimensions != [SOURCE]
+        if self.bucket_size is not None and self.dimensions and not one_property:
+            detail = f'MAX with a bucket_size takes one property: write ["{PROPERTY_PREFIX}region"]'
+            raise fault("group_by", "not_allowed", detail)
         return self
-
-    def _check_group(self) -> None:
-        field = "group_by" if self.group_by else "group_by_property"
-        if self.bucket_size is None:
-            detail = f"{field} needs MAX with a bucket_size here: /v1/events/analytics has groups"
-            raise fault(field, "not_allowed", detail)
-        if self.group_by and (
-            len(self.group_by) > 1 or not self.group_by[0].startswith(PROPERTY_PREFIX)
-        ):
-            detail = f'group_by takes one property here: write ["{PROPERTY_PREFIX}region"]'
-            raise fault(field, "not_allowed", detail)
 
 
 class MeterUsageRequest(Range):
@@ -128,3 +164,39 @@ class MeterUsageRequest(Range):
 
     meter_id: Name
     bucket_size: OptionalWindow = None
+    group_by: GroupBy = Field(default_factory=list)
+
+
+# What they get
+
+Number = Annotated[Decimal, WithJsonSchema({"type": "number"})]
+"""A JSON number with all its digits: read it as decimal."""
+
+
+class WindowDocument(TypedDict):
+    """A window's usage; `window_size` is where it starts, `text` a LATEST that is no number."""
+
+    window_size: datetime
+    value: Number | None
+    text: NotRequired[str]
+
+
+class UsageGroupDocument(TypedDict):
+    """The usage of events that have something in common; `properties` has those that they have."""
+
+    source: NotRequired[str]
+    properties: NotRequired[dict[str, str]]
+    value: Number | None
+    text: NotRequired[str]
+    results: list[WindowDocument]
+
+
+class UsageDocument(TypedDict):
+    """Usage over a range, whole and in windows, and in groups where these were asked for."""
+
+    event_name: str
+    type: Aggregation
+    value: Number | None
+    text: NotRequired[str]
+    results: list[WindowDocument]
+    groups: NotRequired[list[UsageGroupDocument]]

@@ -102,6 +102,7 @@ def _row(
         "timestamp": one.time,
         "event_id": sent.event["event_id"],
         "ingested_at": sent.received_at,
+        "source": sent.event.get("source", ""),
         "properties": text_of(sent.event["properties"]),
         "verdict": one.verdict,
         "feature_id": ids.get(name, "") if one.verdict != "duplicate" else "",

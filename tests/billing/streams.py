@@ -83,6 +83,7 @@ def streams(draw: st.DrawFn, account: str, around: datetime, names: list[str]) -
             "external_customer_id": draw(st.sampled_from(["c1", "c1", "c2"])),
             "event_id": f"id{draw(st.integers(0, 30))}",
             "timestamp": time.isoformat(),
+            "source": draw(st.sampled_from(["api", "worker", ""])),
             "properties": properties,
         }
         position = (draw(st.integers(0, 1)), offset, 0)

@@ -162,6 +162,57 @@ async def test_the_latest_of_texts_is_null_with_the_text_beside_it(
     ]
 
 
+async def test_groups_stand_beside_the_whole(client: httpx.AsyncClient, store: Client) -> None:
+    feature = await make_feature(client, aggregation={"type": "SUM", "field": "n"})
+    rule = Rule(ACCOUNT, "model.usage", "SUM", "n")
+    numbers: list[dict[str, Any]] = [
+        {"n": 1, "region": "EU"},
+        {"n": 2, "region": "US"},
+        {"n": 4},
+        {"n": 8, "region": ""},
+    ]
+    put(store, rule, feature["id"], *numbers)
+    body: dict[str, Any] = {"meter_id": feature["meter_id"], "external_customer_id": "c1", **RANGE}
+    body |= {"group_by": ["properties.region"], "window_size": "DAY"}
+    answer = (await client.post("/v1/events/usage/meter", json=body)).json()
+    assert answer["value"] == 15
+    day = "2025-03-30T00:00:00Z"
+    assert answer["groups"] == [
+        {"properties": each, "value": value, "results": [{"window_size": day, "value": value}]}
+        for each, value in [({"region": ""}, 8), ({"region": "EU"}, 1), ({"region": "US"}, 2)]
+    ] + [{"properties": {}, "value": 4, "results": [{"window_size": day, "value": 4}]}]
+    asked: dict[str, Any] = {"event_name": "model.usage", "aggregation_type": "COUNT", **RANGE}
+    asked |= {"group_by": ["source", "properties.region"]}
+    answer = (await client.post("/v1/events/usage", json=asked)).json()
+    assert [(each["source"], each["properties"]) for each in answer["groups"]] == [
+        ("", {"region": ""}), ("", {"region": "EU"}), ("", {"region": "US"}), ("", {}),
+    ]  # fmt: skip
+    same = asked | {"group_by": [], "group_by_property": "region"}
+    answer = (await client.post("/v1/events/usage", json=same)).json()
+    assert [each["value"] for each in answer["groups"]] == [1, 1, 1, 1]
+
+
+async def test_more_groups_than_anyone_reads_are_refused(
+    client: httpx.AsyncClient, store: Client
+) -> None:
+    put(store, Rule(ACCOUNT, "e", "COUNT"), "feat_e", *({"id": n} for n in range(24)), {"id": "x"})
+    body: dict[str, Any] = {"event_name": "e", "aggregation_type": "COUNT"}
+    body |= {"group_by": ["properties.id"]}
+    body |= {"start_time": RANGE["start_time"], "end_time": "2025-04-10T00:00:00Z"}
+    answer = await client.post("/v1/events/usage", json=body)
+    assert len(answer.json()["groups"]) == 25
+    store.command(
+        "INSERT INTO events"
+        " (account, event_name, verdict, grain, timestamp, ingested_at, properties)"
+        " SELECT 'default', 'e', 'counted', 3600, '2025-04-01', '2025-04-01',"
+        " concat('{\"id\":', toString(number), '}')"
+        " FROM numbers(1000)"
+    )
+    answer = await client.post("/v1/events/usage", json=body)
+    assert answer.status_code == 400
+    assert "more than 1000 groups" in answer.json()["error"]
+
+
 async def test_windows_lie_in_the_customers_zone_unless_the_request_names_one(
     client: httpx.AsyncClient, store: Client
 ) -> None:
@@ -214,6 +265,7 @@ async def test_another_accounts_meter_and_events_are_not_there(
 BACKWARDS = {"start_time": "2025-01-02T00:00", "end_time": "2025-01-01T00:00"}
 COUNT = {"event_name": "e", "aggregation_type": "COUNT"}
 SUM = {"event_name": "e", "aggregation_type": "SUM", "property_name": "n"}
+BUCKETED = SUM | {"aggregation_type": "MAX", "bucket_size": "HOUR"}
 
 
 @pytest.mark.parametrize(
@@ -226,7 +278,11 @@ SUM = {"event_name": "e", "aggregation_type": "SUM", "property_name": "n"}
         (SUM | {"bucket_size": "DAY"}, "/bucket_size", "only MAX does"),
         (SUM | {"multiplier": "2"}, "/multiplier", "leave it out"),
         (SUM | {"aggregation_type": "SUM_WITH_MULTIPLIER"}, "/multiplier", "Missing"),
-        (COUNT | {"group_by": ["source"]}, "/group_by", "/v1/events/analytics"),
+        (COUNT | {"group_by": ["region"]}, "/group_by/0", 'write "source", or'),
+        (COUNT | {"group_by": ["properties."]}, "/group_by/0", 'write "source", or'),
+        (COUNT | {"group_by": ["source", "source"]}, "/group_by", "twice"),
+        (BUCKETED | {"group_by": ["source"]}, "/group_by", "takes one property"),
+        (BUCKETED | {"group_by": ["properties.a", "properties.b"]}, "/group_by", "one property"),
         (COUNT | {"timezone": "Mars"}, "/timezone", "IANA"),
         (COUNT | {"start_time": "yesterday"}, "/start_time", "ISO 8601"),
         (COUNT | BACKWARDS, "/end_time", "after"),
