@@ -39,8 +39,8 @@ from console import (
     verdict_stream,
 )
 from console.bills import Bills
-from console.invoicing import CountedUntil, Invoicing
 from console.closing import told_to_stop
+from console.invoicing import CountedUntil, Invoicing
 from console.progress import Progress
 from console.resent_log import ResentLog
 from console.routing import EXCEPTION_HANDLERS
@@ -96,6 +96,8 @@ async def running(settings: Settings) -> AsyncIterator[State]:
     following = asyncio.create_task(follower.follow(settings.catalog_refresh_s))
     store = Store(settings.clickhouse_url)
     resent_log = ResentLog(settings)
+    ending = contextlib.ExitStack()
+    stopping = ending.enter_context(told_to_stop())
     progress = Progress(settings, store)
     looking = asyncio.create_task(progress.run())
     sweeping = asyncio.create_task(sweep.Sweep(settings, follower, store).run())
@@ -114,6 +116,7 @@ async def running(settings: Settings) -> AsyncIterator[State]:
             bills=bills,
         )
     finally:
+        ending.close()
         for task in (following, sweeping, looking, billing):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
