@@ -195,7 +195,7 @@ def test_3c_usage_below_the_free_tier_costs_nothing_and_shows_why(account: Tally
     preview = post(account, "invoices/preview", 200, subscription_id=subscription["id"])
     [line] = preview["line_items"]
     free = line["adjusted_entitlement_quantity"]
-    assert (Decimal(line["amount"]), Decimal(free)) == (0, 4)
+    assert (Decimal(line["amount"]), Decimal(free)) == (Decimal(0), Decimal(4))
     life(account, of(feature, properties={"credits": 8}))
     preview = post(account, "invoices/preview", 200, subscription_id=subscription["id"])
     assert Decimal(preview["total"]) == Decimal("0.10")
