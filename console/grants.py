@@ -44,7 +44,7 @@ async def get_customer_entitlements(request: Request) -> Response:
 
 
 async def get_external_customer_entitlements(request: Request) -> Response:
-    """GET /v1/customers/external/:external_id/entitlements: the same by the client's own id."""
+    """GET /v1/customers/external/:external_id/entitlements: the same by the client's id. 404."""
     return await get_customer_entitlements(request)
 
 

@@ -122,7 +122,7 @@ async def list_customer_subscriptions(request: Request) -> Response:
 
 
 async def list_external_customer_subscriptions(request: Request) -> Response:
-    """GET /v1/customers/external/:external_id/subscriptions: the same by the client's own id."""
+    """GET /v1/customers/external/:external_id/subscriptions: the same by the client's id. 404."""
     return await list_customer_subscriptions(request)
 
 

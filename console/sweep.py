@@ -265,6 +265,7 @@ async def get_sweep(request: Request) -> Response:
     """GET /v1/features/:id/sweep: how far events from before the feature are counted.
 
     `pending` events wait to be counted, `resent` were; `done` when there is nothing left to do.
+    Raises NotFound (404), ServiceUnavailable (503).
     """
     feature = (await look(request, features.get, request.path_params["id"])).document()
     name = Name(request.state.caller.account, feature["meter"]["event_name"])
