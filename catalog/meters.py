@@ -1,10 +1,13 @@
 """Meters: the rules of features. One made alone counts nothing until a feature takes it."""
 
+from typing import Any
+
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from catalog import listing
+from catalog import changes, listing
 from catalog.database import Writing
-from catalog.tables import MeterRow
+from catalog.tables import FeatureRow, MeterRow
 from schemas.catalog import Status
 from schemas.features import MeterSearch, NewMeter
 
@@ -37,6 +40,19 @@ def build(account: str, wish: NewMeter, name: str) -> MeterRow:
 def get(session: Session, account: str, meter_id: str) -> MeterRow:
     """The meter of this id. Raises NotFound."""
     return listing.get(session, MeterRow, account, meter_id)
+
+
+def history(session: Session, account: str, meter_id: str) -> list[dict[str, Any]]:
+    """Every change of a meter, oldest first: those of its feature that are about it as well."""
+    found = changes.everything(session, account, MeterRow.kind, meter_id)
+    owner = session.scalars(select(FeatureRow.id).where(FeatureRow.meter_id == meter_id)).first()
+    if owner is not None:
+        for change in changes.everything(session, account, FeatureRow.kind, owner):
+            before = None if change["before"] is None else change["before"]["meter"]
+            after = change["after"]["meter"]
+            if not found or found[-1]["after"] != after:
+                found.append(change | {"before": before, "after": after})
+    return found
 
 
 def search(session: Session, account: str, page: MeterSearch) -> listing.Found[MeterRow]:

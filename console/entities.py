@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -29,6 +30,10 @@ def documents(session: Session, rows: Sequence[EntityTable]) -> list[Document]:
     return [row.document() for row in rows]
 
 
+def _changes(kind: str, session: Session, account: str, entity_id: str) -> list[Document]:
+    return past.everything(session, account, kind, entity_id)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entity(Generic[Row]):
     """One kind of entity: what its catalog module does, what people write, what they get.
@@ -41,6 +46,7 @@ class Entity(Generic[Row]):
     archive   What DELETE does. The answer is the entity, or nothing where it is `silent`; `ends`
               is the model of a body that DELETE may have.
     looks     The scope that looking needs: `reads` or `changes`.
+    history   Every change of one, by its id; those kept under its kind unless it says else.
     hidden    What history leaves out.
     """
 
@@ -61,6 +67,7 @@ class Entity(Generic[Row]):
     ends: type[BaseModel] | None = None
     show: Callable[[Session, Sequence[Row]], list[Document]] = documents
     looks: Callable[..., Method] = reads
+    history: Callable[[Session, str, str], list[Document]] | None = None
     hidden: frozenset[str] = frozenset()
 
     def routes(self, **more: Method) -> list[BaseRoute]:
@@ -122,6 +129,13 @@ class Entity(Generic[Row]):
     def shown(self, session: Session, row: Row) -> Document:
         """One entity as the answer."""
         return self.show(session, [row])[0]
+
+    def _without_hidden(self, change: Document) -> Document:
+        return change | {
+            side: {name: value for name, value in change[side].items() if name not in self.hidden}
+            for side in ("before", "after")
+            if change[side] is not None
+        }
 
     async def _create(self, request: Request) -> Response:
         assert self.create is not None and self.new is not None
@@ -191,6 +205,9 @@ class Entity(Generic[Row]):
 
         def tell(session: Session, account: str) -> listing.Found[Document]:
             row = listing.get(session, self.row, account, request.path_params["id"])
-            return past.history(session, account, row.kind, row.id, page, self.hidden)
+            history = self.history or partial(_changes, row.kind)
+            changes = history(session, account, row.id)
+            part = changes[page.offset : page.offset + page.limit]
+            return listing.Found([self._without_hidden(each) for each in part], len(changes))
 
         return page_answer(await look(request, tell), page)

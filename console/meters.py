@@ -17,6 +17,7 @@ METERS = Entity(
     search=meters.search,
     new=NewMeter,
     create=meters.create,
+    history=meters.history,
 )
 
 

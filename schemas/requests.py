@@ -170,7 +170,10 @@ class Slice(Request):
 
 
 class Page(Slice):
-    """Which part of a list: newest first unless `order` or `sort` say otherwise."""
+    """Which part of a list: newest first unless `order` or `sort` say otherwise.
+
+    expand  Clients send it; what it may name is always there.
+    """
 
     order: Literal["asc", "desc"] = "desc"
     sort: Annotated[list[Sort], Field(max_length=3)] = []

@@ -76,7 +76,7 @@ def test_a_key_is_random_checked_and_stored_as_its_hash_alone(catalog: Catalog) 
     assert not keys.well_formed("sk_" + "ß" * 39)
     assert len({keys.new_key() for _ in range(100)}) == 100
     with catalog.reading() as session:
-        history = changes.history(session, "acme", "api_key", row.id).items
+        history = changes.everything(session, "acme", "api_key", row.id)
         assert keys.get(session, "acme", row.id).hash == keys.hash_of(key)
     assert key not in str(history)
     assert key.startswith(history[0]["after"]["display_id"])

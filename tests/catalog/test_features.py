@@ -138,8 +138,8 @@ def test_every_change_is_kept_with_who_when_before_and_after(catalog: Catalog) -
     change(catalog, feature, name="Renamed")
     change(catalog, feature, status="archived")
     with catalog.reading() as session:
-        history = changes.history(session, "acme", "feature", feature.id).items
-        assert changes.history(session, "other", "feature", feature.id).total == 0
+        history = changes.everything(session, "acme", "feature", feature.id)
+        assert changes.everything(session, "other", "feature", feature.id) == []
     assert [each["actor"] for each in history] == ["ada", "bob", "bob"]
     assert history[0]["before"] is None
     assert [each["after"]["name"] for each in history] == ["Model", "Renamed", "Renamed"]

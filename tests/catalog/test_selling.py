@@ -161,7 +161,7 @@ def test_billing_reads_subscriptions_with_their_phases(catalog: Catalog, sold: S
     )
     with catalog.reading() as session:
         assert subscriptions.of_customer(session, "acme", sold.customer.id) == [expected]
-        history = changes.history(session, "acme", "subscription", row.id).items
+        history = changes.everything(session, "acme", "subscription", row.id)
     assert [len(each["after"]["phases"]) for each in history] == [1, 2]
 
 

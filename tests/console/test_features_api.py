@@ -276,3 +276,29 @@ async def test_another_accounts_features_are_not_there(
         assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
     assert (await stranger.get("/v1/features")).json()["items"] == []
     assert (await stranger.post("/v1/features", json=MODEL_USAGE)).status_code == 201
+
+
+async def test_a_meters_history_is_told_with_that_of_its_feature(client: httpx.AsyncClient) -> None:
+    rule = {"event_name": "told", "aggregation": {"type": "COUNT"}}
+    alone = (await client.post("/v1/meters", json=rule)).json()
+    wish = {"name": "Told", "meter_id": alone["id"]}
+    feature = (await client.post("/v1/features", json=wish)).json()
+    place = f"/v1/features/{feature['id']}"
+    await client.put(place, json={"description": "not about the meter"})
+    await client.put(place, json={"meter": {"reset_usage": "NEVER"}})
+    history = (await client.get(f"/v1/meters/{alone['id']}/history")).json()
+    assert [each["after"]["reset_usage"] for each in history["items"]] == [
+        "BILLING_PERIOD",
+        "NEVER",
+    ]
+    assert history["items"][0]["after"] == alone
+    assert history["items"][1]["before"] == alone
+    second = await client.get(f"/v1/meters/{alone['id']}/history", params={"offset": 1, "limit": 1})
+    assert second.json() == {
+        "items": history["items"][1:],
+        "pagination": {"total": 2, "limit": 1, "offset": 1},
+    }
+    embedded = {"name": "Embedded", "meter": {**rule, "event_name": "embedded"}}
+    meter_id = (await client.post("/v1/features", json=embedded)).json()["meter_id"]
+    made = (await client.get(f"/v1/meters/{meter_id}/history")).json()["items"]
+    assert [(each["before"], each["after"]["id"]) for each in made] == [(None, meter_id)]
