@@ -43,12 +43,14 @@ class Folded:
     claims    Keys and packed claims to write once the rows are in; by key, which RocksDB likes.
     coverage  What the partition holds after this block.
     tally     Rows by verdict, for metrics.
+    received  When its events were received (ms), for metrics; nothing of a block with re-sent ones.
     """
 
     rows: pa.RecordBatch
     claims: list[tuple[bytes, bytes]]
     coverage: Coverage
     tally: Counter[str]
+    received: npt.NDArray[np.int64]
 
 
 def fold(
@@ -95,7 +97,10 @@ def fold(
     sheet.mark_duplicates(decision)
     sheet.match(accepted, catalog)
     rows = sheet.rows(letters, to_text(after))
-    return Folded(rows, claims, after, sheet.tally() + Counter(dead_letter=len(letters)))
+    resent = "home_log" in events.schema.names
+    received = events.column("ingested_at").to_numpy()[: 0 if resent else None]
+    tally = sheet.tally() + Counter(dead_letter=len(letters))
+    return Folded(rows, claims, after, tally, received)
 
 
 def _uncovered(

@@ -10,6 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+ROWS = (1, 10, 100, 1_000, 5_000, 10_000, 20_000, 50_000, 100_000)
+"""Buckets of histograms of rows."""
+
 Troubles = Callable[[], Mapping[str, str]]
 """What keeps a worker from its work, by part; empty when it is ready."""
 

@@ -34,7 +34,7 @@ from schemas.topics import (
     block_topic,
 )
 from stream_workers.epochs import Bookmark, open_epochs
-from stream_workers.monitor import serve_monitor
+from stream_workers.monitor import ROWS, serve_monitor
 from stream_workers.pace import Pace
 from stream_workers.packing import Pool, Record, Resolve
 from stream_workers.settings import PackerSettings
@@ -56,6 +56,8 @@ PACKED = Counter("packer_rows_total", "Events and dead letters packed")
 BLOCKS = Counter("packer_blocks_total", "Blocks written")
 RESTARTS = Counter("packer_restarts_total", "Starts over from the commit")
 FLUSH_SECONDS = Histogram("packer_flush_seconds", "From cutting blocks to their commit")
+FLUSH_ROWS = Histogram("packer_flush_rows", "Events and dead letters of a flush", buckets=ROWS)
+REBALANCES = Counter("packer_rebalances_total", "Assignments of source partitions")
 PARTITIONS = Gauge("packer_source_partitions", "Source partitions assigned")
 
 
@@ -157,6 +159,7 @@ class _Run(ConsumerRebalanceListener):
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         """Note what to open; `loop` does it, as it has to read from the partitions."""
+        REBALANCES.inc()
         self._forget()
         self._unopened = list(assigned)
 
@@ -264,6 +267,7 @@ class _Run(ConsumerRebalanceListener):
         self._pace.went(len(sends))
         BLOCKS.inc(len(sends))
         PACKED.inc(len(pool))
+        FLUSH_ROWS.observe(len(pool))
         before = self._flushes[-1] if self._flushes else None
         self._flushes.append(asyncio.create_task(self._land(before, sends, reached, started)))
         if len(self._flushes) > FLUSHES_MAX:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+from prometheus_client import Histogram
 
 from catalog.database import CatalogUnavailable
 from catalog.follower import Follower
@@ -24,11 +26,14 @@ from stream_workers.claims import later
 from stream_workers.coverage import Coverage
 from stream_workers.dedupe import Place
 from stream_workers.folding import Folded, fold
+from stream_workers.ingest_delay import INGEST_DELAY
+from stream_workers.monitor import ROWS
 from stream_workers.refill import Refill
 from stream_workers.settings import WorkerSettings
 from stream_workers.store import NO_ANSWER, NotOwner, Progress, Store
 
 VIOLATED_CONSTRAINT = 469
+BLOCK_ROWS = Histogram("counter_block_rows", "Rows of an insert", buckets=ROWS)
 RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -107,6 +112,8 @@ class Partition:
         loop, core = asyncio.get_running_loop(), self._parts.core
         folded = await loop.run_in_executor(core, self._fold, block, place, catalog, stored)
         await self._insert(folded.rows, offset)
+        INGEST_DELAY.observe_all((time.time() * 1000 - folded.received) / 1000)
+        BLOCK_ROWS.observe(folded.rows.num_rows)
         await loop.run_in_executor(core, self._claim, place, folded)
         self._coverage = folded.coverage
         self.next_offset = offset + 1

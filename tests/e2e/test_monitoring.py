@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import psutil
 import pytest
 
@@ -39,9 +40,8 @@ def send(account: Tallylog, count: int) -> list[str]:
     return ids
 
 
-@contextlib.contextmanager
-def standing_still(account: Tallylog, part: str) -> Iterator[None]:
-    """Stop a part of this Tallylog for the length of a block, as a hung machine would be."""
+def processes(account: Tallylog, part: str) -> list[psutil.Process]:
+    """The processes of a part of this Tallylog."""
     found = [
         process
         for process in psutil.process_iter(["cmdline", "environ"])
@@ -49,6 +49,20 @@ def standing_still(account: Tallylog, part: str) -> Iterator[None]:
         and (process.info["environ"] or {}).get("TALLYLOG_DATA_DIR") == account.data_dir
     ]
     assert found
+    return found
+
+
+def metrics_of(account: Tallylog, part: str) -> str:
+    """What a worker shows to Prometheus."""
+    [process] = processes(account, part)
+    port = process.environ()["TALLYLOG_MONITOR_PORT"]
+    return httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+
+
+@contextlib.contextmanager
+def standing_still(account: Tallylog, part: str) -> Iterator[None]:
+    """Stop a part of this Tallylog for the length of a block, as a hung machine would be."""
+    found = processes(account, part)
     for process in found:
         process.send_signal(signal.SIGSTOP)
     try:
@@ -125,6 +139,25 @@ def test_metrics_show_every_stage(account: Tallylog) -> None:
         assert name in metrics
     found = re.search(r"^pipeline_conservation_gap_records (\S+)$", metrics, re.MULTILINE)
     assert found is not None and float(found.group(1)) == 0
+
+
+def test_workers_show_flushes_rebalances_outcomes_and_delays(account: Tallylog) -> None:
+    def delays() -> float:
+        found = re.search(
+            r"^counter_ingest_delay_seconds_count (\S+)$", metrics_of(account, "counter"), re.M
+        )
+        assert found is not None
+        return float(found.group(1))
+
+    before = delays()
+    send(account, 7)
+    until(lambda: delays() >= before + 7, True)
+    counter = metrics_of(account, "counter")
+    for name in ("counter_block_rows_bucket", "counter_rebalances_total", "counter_rows_total{"):
+        assert f"\n{name}" in counter
+    packer = metrics_of(account, "packer")
+    for name in ("packer_flush_rows_bucket", "packer_flush_seconds_sum", "packer_rebalances_total"):
+        assert f"\n{name}" in packer
 
 
 @pytest.mark.parametrize(
