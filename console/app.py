@@ -27,6 +27,7 @@ from console import (
     events,
     features,
     grants,
+    health,
     invoices,
     meters,
     monitoring,
@@ -81,6 +82,7 @@ def routes() -> list[BaseRoute]:
         *dead_letters.routes(),
         *sweep.routes(),
         *monitoring.routes(),
+        *health.routes(),
         *verdict_stream.routes(),
         *debugger.routes(),
     ]
@@ -152,6 +154,7 @@ def create_app(settings: Settings) -> Starlette:
         routes=[
             *api,
             *openapi.routes(openapi.operations_of(api)),
+            *health.open_routes(),
             Route("/metrics", show_metrics, methods=["GET"]),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
