@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import reduce
-from itertools import accumulate
 from zoneinfo import ZoneInfo
 
 from billing.aggregation import EXACT, ZERO, Quantity, State, quantity
@@ -60,31 +59,52 @@ def answer(
     """
     ordered = sorted(cells, key=lambda cell: (cell.at, cell.group))
     starts = [cell.at for cell in ordered]
-    levels = list(accumulate(ordered, _joined)) if any(map(is_level, measures)) else []
-    distinct = _running_uniques(ordered) if levels and uniques is None else []
+    sums: dict[int, _Sum] = {}
+    befores: dict[int, _Sum] = {}
     quantities: dict[Measure, Quantity] = {}
     parts: dict[Measure, tuple[Part, ...]] = {}
     counts: dict[Measure, int] = {}
-    for measure in measures:
+    for measure in sorted(measures, key=lambda each: (each.start, each.end)):
         low, high = bisect_left(starts, measure.start), bisect_left(starts, measure.end)
         before = _NOTHING
         if is_level(measure):
-            whole = levels[high - 1] if high else _NOTHING
-            before = levels[low - 1] if low else _NOTHING
-            count = distinct[high - 1] if distinct and high else 0
-        else:
-            whole = reduce(_joined, ordered[low:high], _NOTHING)
-            count = len(frozenset().union(*(cell.texts for cell in ordered[low:high])))
-        state = _state(whole, before, count if uniques is None else uniques.get(measure, 0))
+            before = _sum(befores, ordered, 0, low).cell
+        whole = _sum(sums, ordered, 0 if is_level(measure) else low, high)
+        count = len(whole.texts) if uniques is None else uniques.get(measure, 0)
+        state = _state(whole.cell, before, count)
         if measure.feature.bucket_size is not None:
             parts[measure] = _parts(measure, ordered[low:high])
             greatest = (part.value for part in parts[measure])
             state = replace(state, value_sum=reduce(EXACT.add, greatest, ZERO))
-        counts[measure] = whole.count
+        counts[measure] = whole.cell.count
         quantities[measure] = quantity(
             measure.feature, state, measure.start, measure.end, measure.length
         )
     return Measured(quantities, parts, counts=counts)
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Some cells that follow on one another as one, up to the place `high`."""
+
+    high: int
+    cell: Cell
+    texts: set[str]
+
+
+def _sum(sums: dict[int, _Sum], cells: Sequence[Cell], low: int, high: int) -> _Sum:
+    """The sum of `cells[low:high]`, taken up where the last one from `low` ended.
+
+    So windows that begin together cost one walk; ends have to ascend, else it begins anew.
+    """
+    known = sums.get(low)
+    if known is None or known.high > high:
+        known = sums[low] = _Sum(low, _NOTHING, set())
+    for cell in cells[known.high : high]:
+        known.cell = _joined(known.cell, cell)
+        known.texts |= cell.texts
+    known.high = high
+    return known
 
 
 def bucket_runs(measure: Measure) -> Runs:
@@ -107,16 +127,6 @@ def _joined(one: Cell, other: Cell) -> Cell:
         max(one.value_max, other.value_max),
         max(one.last, other.last),
     )
-
-
-def _running_uniques(cells: Sequence[Cell]) -> list[int]:
-    """How many distinct values there are up to and with each cell."""
-    seen: set[str] = set()
-    counts = []
-    for cell in cells:
-        seen |= cell.texts
-        counts.append(len(seen))
-    return counts
 
 
 def _state(whole: Cell, before: Cell, unique_count: int) -> State:
