@@ -73,30 +73,58 @@ class Entity(Generic[Row]):
     def routes(self, **more: Method) -> list[BaseRoute]:
         """Its resources; `more` are methods of the list's path that only this entity has."""
         one, many = self.one, self.path.removeprefix("/v1/").replace("/", "_")
+        noun, nouns = one.replace("_", " "), self.path.rpartition("/")[2]
         gives, page = self.gives, Listed[self.gives]  # type: ignore[name-defined]
         looks, named = self.looks, self._named
-        listed = named(self._list, f"list_{many}", "GET", "a page of them, newest first")
-        searched = named(self._search, f"search_{many}", "POST /search", "the same, by a body")
-        got = named(self._get, f"get_{one}", "GET /:id", "one, archived or not. 404")
-        told = named(self._history, f"list_{one}_history", "GET /:id/history", "every change. 404")
+        listed = named(self._list, f"list_{many}", "GET", f"a page of {nouns}, newest first")
+        searched = named(
+            self._search,
+            f"search_{many}",
+            "POST /search",
+            f"a page of {nouns}, asked for in a body",
+        )
+        got = named(self._get, f"get_{one}", "GET /:id", f"one {noun}, archived or not. 404")
+        told = named(
+            self._history,
+            f"list_{one}_history",
+            "GET /:id/history",
+            f"each change of one {noun}. 404",
+        )
         of_list = {"GET": looks(listed, asks=self.page, gives=page), **more}
         of_one = {"GET": looks(got, gives=gives)}
         others = {"/search": {"POST": looks(searched, takes=self.page, gives=page)}}
         if self.create is not None:
-            made = named(self._create, f"create_{one}", "POST", "make one. 201; 400, 404, 409")
+            made = named(
+                self._create, f"create_{one}", "POST", f"make one {noun}. 201; 400, 404, 409"
+            )
             of_list["POST"] = changes(made, takes=self.new, gives=gives, status=201)
         if self.bulk:
-            made = named(self._create_all, f"create_{many}", "POST /bulk", "make all or none. 201")
+            made = named(
+                self._create_all,
+                f"create_{many}",
+                "POST /bulk",
+                f"make several {nouns}, all or none. 201",
+            )
             takes, all_made = Many[self.new], Made[gives]  # type: ignore[name-defined,valid-type]
             others["/bulk"] = {"POST": changes(made, takes=takes, gives=all_made, status=201)}
         if hasattr(self.row, "lookup_key"):
-            found = named(self._look_up, f"look_up_{one}", "GET /lookup/:lookup_key", "one. 404")
+            found = named(
+                self._look_up,
+                f"look_up_{one}",
+                "GET /lookup/:lookup_key",
+                f"one {noun} by its key. 404",
+            )
             others["/lookup/{lookup_key}"] = {"GET": looks(found, gives=gives)}
         if self.update is not None:
-            put = named(self._put, f"update_{one}", "PUT /:id", "what can change. 400, 404, 409")
+            put = named(
+                self._put,
+                f"update_{one}",
+                "PUT /:id",
+                f"change one {noun}. 400, 404, 409",
+            )
             of_one["PUT"] = changes(put, takes=self.changed, gives=gives)
         if self.archive is not None:
-            gone = named(self._delete, f"delete_{one}", "DELETE /:id", "archive it. 404")
+            gone = named(self._delete, f"delete_{one}", "DELETE /:id", f"archive one {noun}. 404")
             answer = {"status": 204} if self.silent else {"gives": gives}
             of_one["DELETE"] = changes(gone, takes=self.ends, **answer)
         others["/{id}/history"] = {"GET": looks(told, asks=Slice, gives=Listed[Change])}

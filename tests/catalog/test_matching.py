@@ -48,6 +48,7 @@ NUMBERS = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(NUMBERS, min_size=1, max_size=4), st.booleans())
 def test_a_column_of_plain_numbers_is_what_matching_one_by_one_says(
     numbers: list[str], missing: bool
