@@ -1,5 +1,6 @@
 """Many measures at once against the oracle; and what an answer says of how far it goes."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -186,6 +187,28 @@ def test_several_accounts_or_a_mix_of_one_and_all_customers_are_refused(store: C
         measure(store, [over(rule, 0, 60), over(rule, 0, 60, customer=None)])
     with pytest.raises(ValueError, match="ad hoc"):
         measure(store, [Measure(feature_of(rule, ""), "c1", 0, 1)])
+
+
+def test_distinct_values_beside_a_cut_in_their_hour_stay_outside(store: Client) -> None:
+    rule = Rule(uuid4().hex, "e", "COUNT_UNIQUE", "x")
+    log = [one for x, at in zip("abcd", (2, 10, 74, 80), strict=True)
+           for one in sent(rule.account, [at], x=x)]  # fmt: skip
+    put(store, rule, log)
+    measures = [over(rule, 5, 75), over(rule, 0, 75), over(rule, 5, 120), over(rule, 0, 120)]
+    quantities = measure(store, measures).quantities
+    assert [quantities[each].shown for each in measures] == [2, 3, 3, 4]
+
+
+def test_hours_of_a_zone_may_divide_the_spans_of_the_states(store: Client) -> None:
+    rule = Rule(uuid4().hex, "e", "MAX", "n", bucket_size="HOUR")
+    put(
+        store, rule, sent(rule.account, [10], n=Decimal(1)) + sent(rule.account, [20], n=Decimal(2))
+    )
+    there = replace(over(rule, 0, 60), zone="Asia/Kathmandu")  # whose hours begin at a quarter past
+    measured = measure(store, [there, over(rule, 0, 60)])
+    assert measured.quantities[there].shown == 3
+    assert [part.value for part in measured.parts[there]] == [1, 2]
+    assert measured.quantities[over(rule, 0, 60)].shown == 2
 
 
 def test_customers_of_one_batch_are_kept_apart(store: Client) -> None:
