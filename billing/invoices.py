@@ -129,12 +129,11 @@ def bill(basis: Basis, measured: Measured, adjustments: Sequence[Adjustment] = (
     where something that was `needed` is missing.
     """
     lines = tuple(_line(basis, charge, measured) for charge in basis.charges)
-    amounts = [line.amount for line in lines] + [one.amount for one in adjustments]
     return Invoice(
         basis=basis,
         lines=lines,
         adjustments=tuple(adjustments),
-        total=_sum(amounts, rounded(Fraction(0), basis.digits)),
+        total=total_of([*lines, *adjustments], basis.digits),
         upto=_marks(measured),
     )
 
@@ -173,6 +172,11 @@ def adjust(
             period = basis.period
             found.append(Adjustment(invoice_id, period.start, period.end, line, amount, late))
     return tuple(found)
+
+
+def total_of(items: Iterable[Line | Adjustment], digits: int) -> Decimal:
+    """The sum of what lines and adjustments come to; also 0 has the currency's digits."""
+    return reduce(EXACT.add, (one.amount for one in items), rounded(Fraction(0), digits))
 
 
 def stored(invoice: Invoice) -> bytes:
@@ -231,7 +235,3 @@ def _steps(found: Due, is_quotient: bool) -> tuple[Step, ...]:
 
 def _marks(measured: Measured) -> tuple[Mark, ...]:
     return tuple(Mark(*place, offset) for place, offset in sorted(measured.upto.items()))
-
-
-def _sum(amounts: Iterable[Decimal], nothing: Decimal) -> Decimal:
-    return reduce(EXACT.add, amounts, nothing)

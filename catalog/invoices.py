@@ -41,8 +41,7 @@ def store(
     Raises AlreadyExists where another process has stored it.
     """
     session = writing.session
-    last = _last_sequence(session, subscription.id)
-    if sequence != last + 1:
+    if sequence != last_sequence(session, subscription.id) + 1:
         raise AlreadyExists(f"Invoice {sequence} of subscription {shown(subscription.id)} exists")
     numbered = select(func.max(InvoiceRow.number)).where(InvoiceRow.account == subscription.account)
     return writing.create(
@@ -59,7 +58,8 @@ def store(
     )
 
 
-def _last_sequence(session: Session, subscription_id: str) -> int:
+def last_sequence(session: Session, subscription_id: str) -> int:
+    """Of a subscription's latest invoice; 0 where it has none."""
     query = select(func.max(InvoiceRow.sequence))
     return session.scalar(query.where(InvoiceRow.subscription_id == subscription_id)) or 0
 
@@ -88,9 +88,25 @@ def last_of(session: Session, subscription_id: str) -> InvoiceRow | None:
     return session.scalars(query.order_by(InvoiceRow.sequence.desc()).limit(1)).one_or_none()
 
 
-def all_of(session: Session, subscription_id: str) -> list[InvoiceRow]:
-    """A subscription's invoices, in their order."""
-    query = select(InvoiceRow).where(InvoiceRow.subscription_id == subscription_id)
+def invoiced_until(session: Session, subscription_id: str) -> datetime | None:
+    """The end of a subscription's last closed period; None before the first is closed."""
+    query = select(InvoiceRow.period_end).where(InvoiceRow.subscription_id == subscription_id)
+    return session.scalars(query.order_by(InvoiceRow.sequence.desc()).limit(1)).one_or_none()
+
+
+def of_period(session: Session, subscription_id: str, start: datetime) -> InvoiceRow | None:
+    """The invoice of a subscription's period that starts then, once it is closed."""
+    query = select(InvoiceRow).where(
+        InvoiceRow.subscription_id == subscription_id, InvoiceRow.period_start == start
+    )
+    return session.scalars(query).one_or_none()
+
+
+def ending_after(session: Session, subscription_id: str, moment: datetime) -> list[InvoiceRow]:
+    """A subscription's invoices of periods that end after a moment, in their order."""
+    query = select(InvoiceRow).where(
+        InvoiceRow.subscription_id == subscription_id, InvoiceRow.period_end > moment
+    )
     return list(session.scalars(query.order_by(InvoiceRow.sequence)))
 
 

@@ -107,6 +107,14 @@ def published(session: Session, account: str, plan_ids: Collection[str]) -> list
     return list(session.scalars(query.order_by(PriceRow.created_version)))
 
 
+def features_of(session: Session, account: str, plan_ids: Collection[str]) -> list[str]:
+    """The ids of all features that some plans have, or had, a price for."""
+    query = select(PriceRow.feature_id).where(
+        PriceRow.account == account, PriceRow.plan_id.in_(plan_ids)
+    )
+    return sorted(session.scalars(query.distinct()))
+
+
 def of_plans(
     session: Session, account: str, plan_ids: Collection[str], terms: subscriptions.Terms
 ) -> list[Price]:

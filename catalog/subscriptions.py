@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from catalog import customers, listing, plans
+from catalog import customers, invoices, listing, plans
 from catalog.database import Writing
 from catalog.plan_tables import PhaseRow, PriceRow, SubscriptionRow
 from catalog.tables import CustomerRow, moment
@@ -137,8 +137,8 @@ def cancel(
 ) -> SubscriptionRow:
     """End it at a moment, or move the end that an earlier cancellation set.
 
-    Raises InvalidRequest where it has ended, or ends before that anyway; AlreadyExists where a
-    later end would meet another subscription.
+    Raises InvalidRequest where it has ended, ends before that anyway, or is invoiced beyond it;
+    AlreadyExists where a later end would meet another subscription.
     """
     check_has_not_ended(subscription, writing.at)
     before = subscription.document()
@@ -146,6 +146,7 @@ def cancel(
     if subscription.end_date is not None and at > subscription.end_date:
         detail = f"it ends earlier, at {moment(subscription.end_date)}: send a date before that"
         raise InvalidRequest.at("/cancel_at", "out_of_range", detail)
+    _check_is_open(writing.session, subscription, at, "/cancel_at")
     subscription.cancellation_type = wish.cancellation_type
     subscription.cancelled_at = to_millisecond(writing.at)
     subscription.cancel_at = subscription.ends_at = at
@@ -161,8 +162,9 @@ def on_plan_from(
     """The subscription as it would be with another plan from a moment on; nothing is changed.
 
     What was to come from then on is replaced: going back to the plan before undoes a change that
-    was scheduled. Raises NotFound for the plan; InvalidRequest where the subscription doesn't last
-    until then, is on the plan already, or where the plan is archived or has no price on its terms;
+    was scheduled, but what is invoiced up to then stays a period of its own. Raises NotFound for
+    the plan; InvalidRequest where the subscription doesn't last until then, is invoiced beyond it,
+    is on the plan already, or where the plan is archived or has no price on its terms;
     AlreadyExists where another subscription has one of the plan's features then.
     """
     plans.get_published(session, row.account, plan_id, "/target_plan_id")
@@ -171,8 +173,12 @@ def on_plan_from(
         lasts = f"from {moment(now.start)}" + (f" to {moment(now.end)}" if now.end else "")
         detail = f"{moment(at)} is not in the subscription, which lasts {lasts}"
         raise InvalidRequest.at("/effective_date", "out_of_range", detail)
+    _check_is_open(session, row, at, "/effective_date")
     kept = tuple(phase for phase in now.phases if phase.start < at)
-    phases = kept if kept and kept[-1].plan_id == plan_id else (*kept, Phase(plan_id, at))
+    is_cut = len(kept) < len(now.phases) and now.phases[len(kept)].start == at
+    stays = is_cut and invoices.invoiced_until(session, row.id) == at
+    goes_on = bool(kept) and kept[-1].plan_id == plan_id and not stays
+    phases = kept if goes_on else (*kept, Phase(plan_id, at))
     if phases == now.phases:
         detail = f"the subscription is on plan {shown(plan_id)} already: choose another"
         raise InvalidRequest.at("/target_plan_id", "not_allowed", detail)
@@ -277,6 +283,14 @@ def check_has_not_ended(row: SubscriptionRow, now: datetime) -> None:
     if row.ends_at is not None and row.ends_at <= now:
         text = f"Subscription {shown(row.id)} ended at {moment(row.ends_at)}"
         raise InvalidRequest(text, cure="create a new one")
+
+
+def _check_is_open(session: Session, row: SubscriptionRow, at: datetime, place: str) -> None:
+    """Raises InvalidRequest where a moment lies in a period that is closed."""
+    invoiced = invoices.invoiced_until(session, row.id)
+    if invoiced is not None and at < invoiced:
+        detail = f"all up to {moment(invoiced)} is invoiced and can't change: send a later date"
+        raise InvalidRequest.at(place, "out_of_range", detail)
 
 
 def _check_is_sold(session: Session, plan_id: str, terms: Terms, place: str) -> None:

@@ -10,12 +10,12 @@ from clickhouse_connect.driver import Client
 from sqlalchemy.orm import Session
 
 from billing.charges import Basis, charges_of
-from billing.invoices import Invoice, Late, Mark, adjust, bill, needed, restored
+from billing.invoices import Adjustment, Invoice, Late, Mark, adjust, bill, needed, restored
 from billing.measures import Measured
 from billing.periods import Period
-from billing.reading import measure
+from billing.reading import measure, reached
 from billing.units import Unit
-from billing.windows import to_ms
+from billing.windows import to_datetime, to_ms
 from catalog import entitlements, invoices, prices, subscriptions
 from catalog.database import Catalog
 from catalog.follower import Follower
@@ -57,8 +57,8 @@ class Bills:
     def of(self, subscription: Subscription, periods: Sequence[Period]) -> list[Invoice]:
         """The invoice of each of a subscription's periods, by its terms as they stand now.
 
-        Usage that came late for periods closed before is adjusted on the first. Raises
-        CatalogUnavailable, ServiceUnavailable.
+        Usage that came late for periods closed before is adjusted on the next to be closed, if
+        that is the first of these. Raises CatalogUnavailable, ServiceUnavailable.
         """
         with self._catalog.reading() as session:
             bases = self.bases(session, subscription, periods)
@@ -74,35 +74,76 @@ class Bills:
 
     def late_counts(self, invoice: Invoice) -> list[int]:
         """For each adjustment of an invoice, how many events made it."""
+        late = [one.late for one in invoice.adjustments]
+        if not late:
+            return []
         with self._store.reading() as client:
-            return [
-                count_late(client, self._feature(one.late), one.late) for one in invoice.adjustments
-            ]
+            return count_late(client, [self._feature(each.feature_id) for each in late], late)
 
-    def late_events(self, late: Late, last: Position, limit: int) -> list[LateEvent]:
-        """A page of an adjustment's events, in the order of the log, after a position."""
+    def late_events(self, late: Late, first: Position, limit: int) -> list[LateEvent]:
+        """A page of an adjustment's events, in the order of the log, from a position on."""
         with self._store.reading() as client:
-            return list_late(client, self._feature(late), late, last, limit)
+            return list_late(client, self._feature(late.feature_id), late, first, limit)
 
-    def _feature(self, late: Late) -> Feature:
-        feature = self._follower.snapshot.feature(late.feature_id)
-        assert feature is not None  # what was billed is never forgotten
+    def _feature(self, feature_id: str) -> Feature:
+        feature = self._follower.snapshot.feature(feature_id)
+        if feature is None:  # sold a moment ago, by another console
+            self._follower.refresh()
+            feature = self._follower.snapshot.feature(feature_id)
+        assert feature is not None  # what was sold is never forgotten
         return feature
 
     def _computed(self, subscription: Subscription, bases: Sequence[Basis]) -> list[Invoice]:
         with self._catalog.reading() as session:
-            rows = invoices.all_of(session, subscription.id)
-        closed = [_Closed(row) for row in rows]
+            last = invoices.last_of(session, subscription.id)
+            plan_ids = {phase.plan_id for phase in subscription.phases}
+            sold = prices.features_of(session, subscription.account, plan_ids)
+        adjustments: list[Adjustment] = []
         with self._store.reading() as client:
-            measured, touched = self._measure(client, subscription, bases, closed)
-        earlier = [one for each in closed for one in each.invoice.adjustments]
-        adjustments = [
-            one for each in touched for one in adjust(each.id, each.invoice, earlier, measured)
-        ]
+            if last is None or bases[0].period.start != last.period_end:
+                measured = _measured(client, bases)
+            else:
+                features = [self._feature(feature_id) for feature_id in sold]
+                measured, adjustments = self._adjusted(client, subscription, bases, last, features)
         return [
             bill(basis, measured, adjustments if place == 0 else ())
             for place, basis in enumerate(bases)
         ]
+
+    def _adjusted(
+        self,
+        client: Client,
+        subscription: Subscription,
+        bases: Sequence[Basis],
+        last: InvoiceRow,
+        features: Sequence[Feature],
+    ) -> tuple[Measured, list[Adjustment]]:
+        """All usage that is needed, of one moment, and what changes about closed periods by then.
+
+        What is late is known only once it is said up to where usage was read: so it is read again
+        with the invoices that late usage touches, until that moment touches no others.
+        """
+        since, until = restored(last.content).upto, to_ms(last.period_end)
+        touched: dict[str, Invoice] = {}
+        earlier: list[Adjustment] = []
+        while True:
+            measured = _measured(client, [*bases, *(one.basis for one in touched.values())])
+            first = _late_since(client, subscription, features, since, measured, until)
+            wanted: dict[str, Invoice] = {}
+            if first:
+                with self._catalog.reading() as session:
+                    after = to_datetime(min(first.values()))
+                    rows = invoices.ending_after(session, subscription.id, after)
+                closed = {row.id: restored(row.content) for row in rows}
+                earlier = [one for each in closed.values() for one in each.adjustments]
+                wanted = {name: one for name, one in closed.items() if _is_touched(one, first)}
+            if len(wanted) <= len(touched):
+                return measured, [
+                    one
+                    for name, invoice in touched.items()
+                    for one in adjust(name, invoice, earlier, measured)
+                ]
+            touched = wanted
 
     def bases(
         self, session: Session, subscription: Subscription, periods: Sequence[Period]
@@ -141,103 +182,77 @@ class Bills:
         snapshot = self._follower.reach(max(row.feature.version for row in rows))
         return {row.feature_id: snapshot.feature(row.feature_id) for row in rows}
 
-    def _measure(
-        self,
-        client: Client,
-        subscription: Subscription,
-        bases: Sequence[Basis],
-        closed: Sequence["_Closed"],
-    ) -> tuple[Measured, list["_Closed"]]:
-        """All usage that is needed, of one moment, and the closed invoices that it adjusts.
 
-        What is late is known only once it is said up to where usage was read: so it is read again
-        with the invoices that late usage touches, until that moment touches no others.
-        """
-        charged = [each for each in closed if each.basis.charges]
-        touched: list[_Closed] = []
-        while True:
-            read = [*bases, *(each.basis for each in touched or charged[-1:])]
-            measured = measure(client, needed(*read))
-            if not charged:
-                return measured, touched
-            first = _late_since(client, subscription, charged, closed[-1].invoice.upto, measured)
-            wanted = [each for each in charged if each.is_touched(first)]
-            if len(wanted) <= len(touched):
-                return measured, touched
-            touched = wanted
+def _measured(client: Client, bases: Sequence[Basis]) -> Measured:
+    """The usage that some bases need; of none, still the moment that it is of."""
+    wanted = needed(*bases)
+    return measure(client, wanted) if wanted else Measured({}, upto=reached(client))
 
 
-class _Closed:
-    """An invoice that was stored."""
-
-    def __init__(self, row: InvoiceRow) -> None:
-        self.id = row.id
-        self.invoice = restored(row.content)
-
-    @property
-    def basis(self) -> Basis:
-        return self.invoice.basis
-
-    def is_touched(self, first: Mapping[str, int]) -> bool:
-        """Whether late events, by feature from a time on (ms), can change what it comes to."""
-        end = to_ms(self.basis.period.end)
-        return any(first.get(charge.feature.id, end) < end for charge in self.basis.charges)
+def _is_touched(invoice: Invoice, first: Mapping[str, int]) -> bool:
+    """Whether late events, by feature from a time on (ms), can change what it comes to."""
+    end = to_ms(invoice.basis.period.end)
+    return any(first.get(charge.feature.id, end) < end for charge in invoice.basis.charges)
 
 
 def _late_since(
     client: Client,
     subscription: Subscription,
-    charged: Sequence[_Closed],
+    features: Sequence[Feature],
     since: Sequence[Mark],
     measured: Measured,
+    until: int,
 ) -> dict[str, int]:
-    """By feature, the time (ms) of the earliest event behind the marks of the last invoice."""
-    charges = {c.feature.id: c for each in charged for c in each.basis.charges}
+    """By feature, the time (ms) of the earliest event behind some marks; those before `until`."""
     parameters = {
         "account": subscription.account,
         "customer": subscription.external_customer_id,
-        "event_names": sorted({charge.feature.event_name for charge in charges.values()}),
-        "features": sorted(charges),
-        "start": 0,
-        "end": max(to_ms(each.basis.period.end) for each in charged),
+        "event_names": sorted({feature.event_name for feature in features}),
+        "features": sorted(feature.id for feature in features),
+        "end": until,
     }
     upto = [Mark(*place, offset) for place, offset in measured.upto.items()]
     rows = client.query(query("late_usage"), parameters | _marks(since, upto)).result_rows
-    return {feature_id: earliest for feature_id, earliest, _ in rows}
+    return dict(rows)
 
 
 def list_late(
-    client: Client, feature: Feature, late: Late, last: Position, limit: int
+    client: Client, feature: Feature, late: Late, first: Position, limit: int
 ) -> list[LateEvent]:
-    """A page of the events of an adjustment, in the order of the log, after a position."""
+    """A page of the events of an adjustment, in the order of the log, from a position on."""
     parameters = {
+        "account": feature.account,
+        "customer": late.external_customer_id,
         "event_name": feature.event_name,
         "feature": feature.id,
-        "last_place": last[0],
-        "last_offset": last[1],
-        "last_index": last[2],
+        "start": to_ms(late.start),
+        "end": to_ms(late.end),
+        "first_place": first[0],
+        "first_offset": first[1],
+        "first_index": first[2],
         "limit": limit,
     }
-    parameters |= _whose(feature, late) | _marks(late.after, late.upto)
+    parameters |= _marks(late.after, late.upto)
     rows = client.query(query("late_events"), parameters).result_rows
     return [LateEvent(row[0], row[1], row[2], (row[3], row[4], row[5])) for row in rows]
 
 
-def count_late(client: Client, feature: Feature, late: Late) -> int:
-    """How many events made an adjustment."""
-    parameters: dict[str, Any] = {"event_names": [feature.event_name], "features": [feature.id]}
-    parameters |= _whose(feature, late) | _marks(late.after, late.upto)
-    rows = client.query(query("late_usage"), parameters).result_rows
-    return rows[0][2] if rows else 0
-
-
-def _whose(feature: Feature, late: Late) -> dict[str, Any]:
-    return {
-        "account": feature.account,
-        "customer": late.external_customer_id,
-        "start": to_ms(late.start),
-        "end": to_ms(late.end),
+def count_late(client: Client, features: Sequence[Feature], late: Sequence[Late]) -> list[int]:
+    """How many events made each adjustment of one invoice, whose features are given beside."""
+    marks = [_marks(each.after, each.upto) for each in late]
+    parameters = {
+        "account": features[0].account,
+        "customer": late[0].external_customer_id,
+        "event_names": sorted({feature.event_name for feature in features}),
+        "features": [feature.id for feature in features],
+        "starts": [to_ms(each.start) for each in late],
+        "ends": [to_ms(each.end) for each in late],
+        "places": marks[0]["places"],
+        "afters": [each["after"] for each in marks],
+        "upto": marks[0]["upto"],
     }
+    found = dict(client.query(query("late_counts"), parameters).result_rows)
+    return [found.get(place, 0) for place in range(len(late))]
 
 
 def _marks(after: Sequence[Mark], upto: Sequence[Mark]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from billing.aggregation import plain
-from billing.invoices import Adjustment, Invoice, Line, restored
+from billing.invoices import Adjustment, Invoice, Line, restored, total_of
 from billing.periods import Period, period_at
 from billing.windows import to_datetime
 from catalog import invoices, prices, subscriptions
@@ -19,7 +19,7 @@ from catalog.invoice_tables import InvoiceRow
 from catalog.listing import Found
 from catalog.plan_tables import PriceRow, SubscriptionRow
 from catalog.tables import moment
-from console.bills import Bills
+from console.bills import Bills, Position
 from console.calls import body_as, json_answer, look, page_answer, query_as
 from console.entities import Document
 from console.routing import Resource, reads
@@ -44,11 +44,16 @@ async def preview_invoice(request: Request) -> Response:
     """POST /v1/invoices/preview: what a period comes to if nothing more is used. Stores nothing.
 
     Without dates it is the period of now. What came late for closed periods is on it as
-    adjustments. Raises InvalidRequest (400), NotFound (404), ServiceUnavailable (503).
+    adjustments, if it is the next to be closed. Raises InvalidRequest (400), also for a period that
+    is closed, NotFound (404), ServiceUnavailable (503).
     """
     wish = await body_as(InvoicePreview, request)
     row = await look(request, subscriptions.get, wish.subscription_id)
     period = _period(row, wish.period_start, wish.period_end, "period")
+    closed = await look(request, _closed, row, period)
+    if closed is not None:
+        detail = f"that period is closed and can't change: GET /v1/invoices/{closed.id}"
+        raise InvalidRequest.at("/period_start", "not_allowed", detail)
     invoice, late = await _computed(request, row, period)
     document = _document(row, invoice, late)
     if wish.hide_zero_charges_line_items:
@@ -60,7 +65,8 @@ async def preview_invoice(request: Request) -> Response:
 async def get_subscription_usage(request: Request) -> Response:
     """POST /v1/subscriptions/usage: what a period comes to so far, charge by charge.
 
-    Raises InvalidRequest (400), NotFound (404), ServiceUnavailable (503).
+    What a closed one came to is what its invoice says. Raises InvalidRequest (400), NotFound
+    (404), ServiceUnavailable (503).
     """
     return await _answer_usage(request, await body_as(SubscriptionUsage, request))
 
@@ -68,10 +74,14 @@ async def get_subscription_usage(request: Request) -> Response:
 async def _answer_usage(request: Request, wish: SubscriptionUsage) -> Response:
     row = await look(request, subscriptions.get, wish.subscription_id)
     period = _period(row, wish.start_time, wish.end_time, "time")
-    invoice, _ = await _computed(request, row, period)
+    closed = await look(request, _closed, row, period)
+    if closed is not None:
+        invoice = restored(closed.content)
+    else:
+        invoice, _ = await _computed(request, row, period)
     sold = await look(request, _prices, [line.price_id for line in invoice.lines])
     charges = [_charge(row, line, sold[line.price_id]) for line in invoice.lines]
-    amount = sum((line.amount for line in invoice.lines), Decimal(0))
+    amount = total_of(invoice.lines, invoice.basis.digits)
     return json_answer(
         {
             "subscription_id": row.id,
@@ -119,9 +129,9 @@ async def list_late_events(request: Request) -> Response:
             f"Adjustment line {shown(line_id)} not found", cure="send the id of one of its lines"
         )
     bills: Bills = request.state.bills
-    last = BEGINNING if page.after is None else _position(page.after)
+    first = BEGINNING if page.after is None else _position(page.after)
     late = adjustments[line_id].late
-    found = await asyncio.to_thread(bills.late_events, late, last, page.limit)
+    found = await asyncio.to_thread(bills.late_events, late, first, page.limit)
     items = [
         {
             "event_id": one.event_id,
@@ -130,15 +140,27 @@ async def list_late_events(request: Request) -> Response:
         }
         for one in found
     ]
-    more = {"next": ".".join(map(str, found[-1].position))} if len(found) == page.limit else {}
+    more = {"next": _after(found[-1].position)} if len(found) == page.limit else {}
     return json_answer({"items": items, **more})
 
 
-def _position(text: str) -> tuple[int, int, int]:
+def _after(position: Position) -> str:
+    place, offset, index = position
+    return f"{place}.{offset}.{index + 1}"
+
+
+def _position(text: str) -> Position:
     place, offset, index = (int(part) for part in text.split("."))
     if place >= 1 << 32 or offset >= 1 << 63 or index >= 1 << 32:
         raise InvalidRequest.at("/after", "out_of_range", "send the `next` of the page before")
     return place, offset, index
+
+
+def _closed(
+    session: Session, account: str, row: SubscriptionRow, period: Period
+) -> InvoiceRow | None:
+    """The invoice of a period, once it is closed."""
+    return invoices.of_period(session, row.id, period.start)
 
 
 async def _page(request: Request, page: InvoiceSearch) -> Response:
@@ -304,7 +326,7 @@ def _charge(row: SubscriptionRow, line: Line, price: PriceRow) -> Document:
 def _displayed(amount: Decimal, currency: str) -> str:
     """An amount as people read it: with its currency's sign, or its code."""
     sign = SYMBOLS.get(currency, f"{currency.upper()} ")
-    return f"-{sign}{plain(-amount)}" if amount < 0 else f"{sign}{plain(amount)}"
+    return f"{'-' if amount < 0 else ''}{sign}{amount.copy_abs():f}"
 
 
 def _prices(session: Session, account: str, price_ids: Sequence[str]) -> dict[str, PriceRow]:

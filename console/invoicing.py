@@ -55,20 +55,24 @@ class Invoicing:
         self._catalog = catalog
         self._bills = bills
         self._counted_until = counted_until
+        self._ending = False
 
     async def run(self) -> None:
         """Look for ever, at once again while there is more than one look takes."""
-        while True:
-            try:
-                more = await asyncio.to_thread(self.close_due, datetime.now(UTC))
-            except (Rejection, ClickHouseError) as error:
-                log.warning("invoices wait: %s", error)
-                more = False
-            if not more:
-                await asyncio.sleep(self._every_s)
+        try:
+            while True:
+                try:
+                    more = await asyncio.to_thread(self.close_due, datetime.now(UTC))
+                except (Rejection, ClickHouseError) as error:
+                    log.warning("invoices wait: %s", error)
+                    more = False
+                if not more:
+                    await asyncio.sleep(self._every_s)
+        finally:
+            self._ending = True
 
     def close_due(self, now: datetime) -> bool:
-        """Close what is over by now; whether anything was. Raises CatalogUnavailable.
+        """Close what is over by now; whether there may be more. Raises CatalogUnavailable.
 
         A subscription that can't be closed now, as the store is away, the pipeline is behind or its
         terms are at fault, is looked at again in a while and holds up no other.
@@ -76,8 +80,10 @@ class Invoicing:
         with self._catalog.reading() as session:
             rows = invoices.due(session, now - self._grace, SUBSCRIPTIONS_MAX)
         WAITING.set(len(rows))
-        closed = False
+        more = False
         for row in rows:
+            if self._ending:
+                return False
             try:
                 done = self._close(row, now)
             except Exception:
@@ -87,11 +93,14 @@ class Invoicing:
             if not done:
                 with self._catalog.writing(ACTOR) as writing:
                     invoices.wait(writing, row, now - self._grace + AGAIN)
-            closed |= done
-        return closed
+            more |= done
+        return more
 
     def _close(self, row: SubscriptionRow, now: datetime) -> bool:
-        """Close a subscription's next periods, and say when there will be more."""
+        """Close a subscription's next periods, and note when there will be more.
+
+        False: something is over, but not all that came in time is counted.
+        """
         subscription = subscriptions.as_subscription(row)
         counted = self._counted_until(subscription.account)
         if counted is None:
@@ -101,25 +110,25 @@ class Invoicing:
             last = invoices.last_of(session, row.id)
         begun = subscription.start if last is None else last.period_end
         over = _over(subscription, begun, bound)
+        following = _due_after(subscription, over[-1].end if over else begun, bound)
+        if not over and following <= now - self._grace:
+            return False
+        computed: list[Invoice] = []
         if over:
             computed = self._bills.of(subscription, over)
         elif last is not None and (span := _behind(subscription, begun, bound)) is not None:
             computed = self._bills.after_the_last(subscription, span)
-        else:
-            computed = []
-        following = _due_after(subscription, over[-1].end if over else begun, bound)
-        if not over and following <= now - self._grace:
-            return False  # over, but not all that came in time is counted
         sequence = 0 if last is None else last.sequence
         closed = [_closed(invoice, self._bills.late_counts(invoice)) for invoice in computed]
         with self._catalog.writing(ACTOR) as writing:
             current = writing.session.get_one(SubscriptionRow, row.id)
-            if current.version != row.version:
-                return True  # changed meanwhile: what was computed may not be so any more
+            latest = invoices.last_sequence(writing.session, row.id)
+            if (current.version, latest) != (row.version, sequence):
+                return True  # changed or closed meanwhile: what was computed may not be so any more
             for number, one in enumerate(closed, start=sequence + 1):
                 invoices.store(writing, current, number, one)
-                CLOSED.inc()
             invoices.wait(writing, current, following)
+        CLOSED.inc(len(closed))
         return True
 
 
@@ -147,13 +156,17 @@ def _due_after(subscription: Subscription, begun: datetime, bound: datetime) -> 
     following = next(periods(subscription, until=NEVER, since=begun), None)
     if following is not None:
         return following.end
+    if begun == subscription.start:
+        return NEVER  # it ended before it began: nothing was billed that could be adjusted
     whole = _going_on(subscription, max(begun, bound))
     return NEVER if whole is None else whole.whole_end
 
 
 def _going_on(subscription: Subscription, at: datetime) -> Period | None:
     """The period of a moment, had nobody ended the subscription."""
-    return period_at(msgspec.structs.replace(subscription, end=None), at)
+    end = subscription.end
+    begun = tuple(phase for phase in subscription.phases if end is None or phase.start < end)
+    return period_at(msgspec.structs.replace(subscription, end=None, phases=begun), at)
 
 
 def _closed(invoice: Invoice, late: list[int]) -> Closed:

@@ -38,9 +38,9 @@ class InvoicePreview(Request):
 
 
 class SubscriptionUsage(Request):
-    """POST /v1/subscriptions/usage: what the period with `start_time` comes to, charge by charge.
+    """POST /v1/subscriptions/usage: what a period comes to, charge by charge.
 
-    start_time  Now, where absent; `end_time` is the end of its period, or absent.
+    start_time, end_time  Those of one of the subscription's periods; absent, of the one now.
     """
 
     subscription_id: Name

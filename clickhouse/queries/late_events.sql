@@ -1,6 +1,6 @@
 -- late_events: the events behind some marks that adjusted a closed period, in the order of the log, page by page.
 -- Why    An adjustment line names the events that it is for.
--- Marks  As in late_usage; `last` is the position (place, offset, index) after which the page begins.
+-- Marks  As in late_usage; `first` is the position (place, offset, index) from which the page begins.
 WITH
     {places:Array(UInt32)} AS places,
     {after:Array(Int64)} AS after,
@@ -23,6 +23,6 @@ WHERE account = {account:String}
   AND verdict = 'counted'
   AND toInt64(block_offset) > transform(place, places, after, toInt64(-1))
   AND toInt64(block_offset) <= transform(place, places, upto, toInt64(-1))
-  AND (place, block_offset, block_index) > ({last_place:UInt32}, {last_offset:UInt64}, {last_index:UInt32})
+  AND (place, block_offset, block_index) >= ({first_place:UInt32}, {first_offset:UInt64}, {first_index:UInt32})
 ORDER BY place, block_offset, block_index
 LIMIT {limit:UInt32}

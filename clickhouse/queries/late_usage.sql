@@ -1,4 +1,4 @@
--- late_usage: which features of a customer have counted events behind some marks, from when on, and how many.
+-- late_usage: which features of a customer have counted events behind some marks, and from when on.
 -- Why    An invoice counted up to its marks; what lies behind them with an earlier time is late, and adjusts it.
 -- Marks  `places` (epoch * 65536 + partition) with the last block counted (`after`) and the last that may be looked at (`upto`).
 -- Reads  the customer's events of those names, in months from the marks' own block time on: nothing late is older than that,
@@ -15,13 +15,11 @@ WITH
     ) AS since
 SELECT
     feature_id,
-    toUnixTimestamp64Milli(min(timestamp)) AS earliest,
-    count() AS event_count
+    toUnixTimestamp64Milli(min(timestamp)) AS earliest
 FROM events
 WHERE account = {account:String}
   AND event_name IN {event_names:Array(String)}
   AND external_customer_id = {customer:String}
-  AND timestamp >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
   AND timestamp < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
   AND feature_id IN {features:Array(String)}
   AND verdict = 'counted'
