@@ -197,8 +197,8 @@ def _consumed(
     if limit is None:
         return _values(measured, usage), []
     if _granted(basis, charge) is Granted.ONCE:
-        before = sum((_exact(measured.quantities[one]) for one in _before(basis, charge)), NOTHING)
-        within = _exact(measured.quantities[usage])
+        before = sum((exact(measured.quantities[one]) for one in _before(basis, charge)), NOTHING)
+        within = exact(measured.quantities[usage])
         if charge.feature.reset_usage is Reset.NEVER:
             within -= before
         return [within], [beyond_once(before, within, limit)]
@@ -207,7 +207,7 @@ def _consumed(
     return values, [part for of_one in spans for part in beyond(of_one, limit)]
 
 
-def _exact(quantity: Quantity) -> Fraction:
+def exact(quantity: Quantity) -> Fraction:
     """A quantity as a fraction; null is 0."""
     if quantity.numerator is None:
         return NOTHING
@@ -216,7 +216,7 @@ def _exact(quantity: Quantity) -> Fraction:
 
 def _values(measured: Measured, measure: Measure) -> list[Fraction]:
     """What consumes a limit, in order: the quantity, or the parts of a bucketed MAX."""
-    quantity = _exact(measured.quantities[measure])
+    quantity = exact(measured.quantities[measure])
     if measure.feature.bucket_size is None:
         return [quantity]
     values = [Fraction(part.value) for part in measured.parts.get(measure, ())]

@@ -18,6 +18,7 @@ from billing.aggregation import EXACT, Quantity
 from billing.cells import Cell, answer, bucket_runs, is_level
 from billing.measures import Measure, Measured
 from billing.reading import FINE, measure
+from billing.windows import Ranges
 from catalog.matching import GRAINS, HOUR, Match, matcher
 from clickhouse.queries import query
 from schemas.catalog import Feature
@@ -32,8 +33,6 @@ _ESCAPED = re.compile(r'[\\"\x00-\x1f]')
 """What a key in JSON needs a backslash for."""
 _properties = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
-Ranges = Sequence[tuple[int, int]]
-"""`[start, end)` each, in ms since 1970; they may overlap."""
 Labels = tuple[str | None, ...]
 """What a group has in common, in the order of `group_by`; None where it lacks the property."""
 

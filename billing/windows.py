@@ -8,7 +8,7 @@ exist moves forward by the gap, an ambiguous one is the first.
 """
 
 from calendar import monthrange
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from typing import NamedTuple
@@ -36,6 +36,10 @@ _LONGEST_MS = {
 _SCAN_MS = 6 * HOUR_MS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
+
+
+Ranges = Sequence[tuple[int, int]]
+"""`[start, end)` each, in ms since 1970; they may overlap."""
 
 
 class TooManyWindows(ValueError):

@@ -18,6 +18,7 @@ from catalog.database import Catalog
 from catalog.follower import Follower
 from catalog.migrations import migrate
 from console import (
+    analytics,
     api_keys,
     attribution,
     customers,
@@ -78,6 +79,7 @@ def routes() -> list[BaseRoute]:
         *customers.routes(),
         *api_keys.routes(),
         *usage.routes(),
+        *analytics.routes(),
         *events.routes(),
         *dead_letters.routes(),
         *sweep.routes(),

@@ -3,9 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, TypeVar
-from zoneinfo import ZoneInfo
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy.orm import Session
@@ -15,26 +13,25 @@ from starlette.routing import BaseRoute
 
 from billing.aggregation import Quantity, plain
 from billing.usage import Amount, Labels, Usage
-from billing.windows import WINDOWS_MAX, Span, TooManyWindows, to_datetime, to_ms, windows
-from catalog import customers, features
+from billing.windows import Span, to_datetime
+from catalog import features
 from catalog.follower import Follower
 from console.calls import body_as, json_answer, look
+from console.ranges import asked
 from console.routing import Resource, caller, reads
 from console.store import Store
 from schemas.catalog import Feature, Reset, Status
-from schemas.customers import CustomerSearch
 from schemas.errors import InvalidRequest, NotFound, shown
 from schemas.features import FeatureSearch
 from schemas.usage import (
     PROPERTY_PREFIX,
     SOURCE,
+    FilteredRange,
     MeterUsageRequest,
-    Range,
     UsageDocument,
     UsageRequest,
 )
 
-DEFAULT_RANGE = timedelta(days=7)
 GROUPS_MAX = 1000
 T = TypeVar("T")
 _AD_HOC = ""
@@ -46,7 +43,7 @@ async def get_usage(request: Request) -> Response:
     Raises InvalidRequest (400), NotFound (404), ServiceUnavailable (503).
     """
     wish = await body_as(UsageRequest, request)
-    asked = Feature(
+    wanted = Feature(
         id=_AD_HOC,
         meter_id=_AD_HOC,
         account=caller(request).account,
@@ -63,10 +60,10 @@ async def get_usage(request: Request) -> Response:
         version=0,
     )
     known = await look(request, _features_of_name, request.state.follower, wish.event_name)
-    if len(known) == 1 and known[0].active and _definition(known[0]) == _definition(asked):
-        asked = msgspec.structs.replace(known[0], reset_usage=Reset.BILLING_PERIOD)
+    if len(known) == 1 and known[0].active and _definition(known[0]) == _definition(wanted):
+        wanted = msgspec.structs.replace(known[0], reset_usage=Reset.BILLING_PERIOD)
     group_by = wish.dimensions if wish.bucket_size is None else []
-    return await _answer(request, wish, asked, group_by, narrow=False)
+    return await _answer(request, wish, wanted, group_by, narrow=False)
 
 
 async def get_meter_usage(request: Request) -> Response:
@@ -83,40 +80,42 @@ async def get_meter_usage(request: Request) -> Response:
 
 
 async def _answer(
-    request: Request, wish: Range, feature: Feature, group_by: Sequence[str], *, narrow: bool
+    request: Request,
+    wish: FilteredRange,
+    feature: Feature,
+    group_by: Sequence[str],
+    *,
+    narrow: bool,
 ) -> Response:
     """Read the usage on a thread and lay it out; `narrow` by the request's filters."""
-    customer = await look(request, _customer, wish)
-    zone = ZoneInfo(wish.timezone or customer.zone)
-    until = wish.end_time or datetime.now(UTC)
-    start, end = to_ms(wish.start_time or until - DEFAULT_RANGE), to_ms(until)
-    if not 0 <= start < end:
-        detail = "start_time has to be at least a millisecond before end_time, and not before 1970"
-        raise InvalidRequest.at("/start_time", "out_of_range", detail)
-    spans = _windows(wish, start, end, zone)
-    ranges = [(start, end), *((span.start, span.end) for span in spans)]
+    it = await asked(request, wish)
     conditions = wish.conditions if narrow else ()
-    usage = Usage(feature, customer.external_id, zone, conditions)
+    usage = Usage(feature, it.customer, it.zone, conditions)
     grouped = replace(usage, group_by=tuple(group_by))
     store: Store = request.state.store
 
     def read() -> tuple[list[Amount], dict[Labels, list[Amount]]]:
         with store.reading() as client:
-            whole = usage.over(client, ranges)
-            return whole, grouped.groups(client, ranges) if group_by else {}
+            whole = usage.over(client, it.ranges)
+            return whole, grouped.groups(client, it.ranges) if group_by else {}
 
     whole, groups = await asyncio.to_thread(read)
-    if len(groups) > GROUPS_MAX:
-        detail = f"more than {GROUPS_MAX} groups: group by less, or filter"
-        raise InvalidRequest.at("/group_by", "out_of_range", detail)
+    check_group_count(len(groups))
     about = {"event_name": feature.event_name, "type": feature.aggregation}
-    answer = about | _laid_out(whole, spans)
+    answer = about | _laid_out(whole, it.spans)
     if group_by:
         answer["groups"] = [
-            labelled(group_by, labels) | _laid_out(amounts, spans)
+            labelled(group_by, labels) | _laid_out(amounts, it.spans)
             for labels, amounts in in_order(groups)
         ]
     return json_answer(answer)
+
+
+def check_group_count(count: int) -> None:
+    """Raises InvalidRequest for more groups than anyone reads."""
+    if count > GROUPS_MAX:
+        detail = f"more than {GROUPS_MAX} groups: group by less, or filter"
+        raise InvalidRequest.at("/group_by", "out_of_range", detail)
 
 
 def labelled(group_by: Sequence[str], labels: Labels) -> dict[str, Any]:
@@ -155,16 +154,6 @@ def _shown(quantity: Quantity) -> dict[str, Any]:
     return shown if quantity.text is None else shown | {"text": quantity.text}
 
 
-def _windows(wish: Range, start: int, end: int, zone: ZoneInfo) -> list[Span]:
-    if wish.window_size is None:
-        return []
-    try:
-        return windows(start, end, wish.window_size, zone, wish.billing_anchor)
-    except TooManyWindows:
-        detail = f"more than {WINDOWS_MAX} windows: use a longer window_size or a shorter range"
-        raise InvalidRequest.at("/window_size", "out_of_range", detail) from None
-
-
 def _definition(feature: Feature) -> tuple[object, ...]:
     """What makes two features of one name count alike."""
     return (
@@ -175,27 +164,6 @@ def _definition(feature: Feature) -> tuple[object, ...]:
         feature.group_by,
         frozenset(feature.filters),
     )
-
-
-class _Customer(NamedTuple):
-    external_id: str | None
-    zone: str
-
-
-def _customer(session: Session, account: str, wish: Range) -> _Customer:
-    """Whose usage is asked for, and the zone; a customer that nobody created yet is in UTC."""
-    external_id = wish.external_customer_id
-    if wish.customer_id is not None:
-        customer = customers.get(session, account, wish.customer_id)
-        if external_id not in (None, customer.external_id):
-            detail = f"customer_id {shown(wish.customer_id)} is another customer: send one of both"
-            raise InvalidRequest.at("/customer_id", "not_allowed", detail)
-        return _Customer(customer.external_id, customer.timezone or "UTC")
-    if external_id is None:
-        return _Customer(None, "UTC")
-    page = CustomerSearch(external_id=external_id, status="all")
-    found = customers.search(session, account, page).items
-    return _Customer(external_id, (found[0].timezone if found else None) or "UTC")
 
 
 def _features_of_name(

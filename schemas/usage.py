@@ -48,7 +48,7 @@ Filters = Annotated[
 ]
 
 
-def _dimension(name: str) -> str:
+def dimension(name: str) -> str:
     if name != SOURCE and (not name.startswith(PROPERTY_PREFIX) or name == PROPERTY_PREFIX):
         raise PydanticCustomError(
             "unknown_value",
@@ -57,17 +57,17 @@ def _dimension(name: str) -> str:
     return name
 
 
-def _distinct(names: list[str]) -> list[str]:
+def distinct(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise PydanticCustomError("duplicate", "names something twice: name it once")
     return names
 
 
-Dimension = Annotated[Name, AfterValidator(_dimension)]
+Dimension = Annotated[Name, AfterValidator(dimension)]
 GroupBy = Annotated[
     list[Dimension],
     Field(max_length=GROUPED_BY_MAX),
-    AfterValidator(_distinct),
+    AfterValidator(distinct),
     BeforeValidator(lambda value: [] if value is None else value),
 ]
 """What makes groups: `source`, and properties as `properties.name`."""
@@ -81,7 +81,6 @@ class Range(Request):
     window_size           Parts to list beside the whole.
     timezone              Where windows and buckets lie; the customer's, if absent, or UTC.
     billing_anchor        Where MONTH windows start; the first of the month, if absent.
-    filters               Property to texts: every key must match, by one of its texts.
     """
 
     external_customer_id: OptionalName = None
@@ -91,12 +90,6 @@ class Range(Request):
     window_size: OptionalWindow = None
     timezone: OptionalTimezone = None
     billing_anchor: OptionalMoment = None
-    filters: Filters = Field(default_factory=dict)
-
-    @property
-    def conditions(self) -> tuple[tuple[str, frozenset[str]], ...]:
-        """The filters as a feature has them."""
-        return tuple((key, frozenset(values)) for key, values in self.filters.items())
 
     @model_validator(mode="after")
     def _starts_before_it_ends(self) -> Self:
@@ -109,7 +102,26 @@ class Range(Request):
         return self
 
 
-class UsageRequest(Range):
+def conditions(filters: dict[str, list[str]]) -> tuple[tuple[str, frozenset[str]], ...]:
+    """Filters as a feature has them."""
+    return tuple((key, frozenset(values)) for key, values in filters.items())
+
+
+class FilteredRange(Range):
+    """A range of events that match.
+
+    filters  Property to texts: every key must match, by one of its texts.
+    """
+
+    filters: Filters = Field(default_factory=dict)
+
+    @property
+    def conditions(self) -> tuple[tuple[str, frozenset[str]], ...]:
+        """The filters as a feature has them."""
+        return conditions(self.filters)
+
+
+class UsageRequest(FilteredRange):
     """POST /v1/events/usage: usage of an event name, by a definition made up on the spot."""
 
     event_name: Name
@@ -155,7 +167,7 @@ class UsageRequest(Range):
         return self
 
 
-class MeterUsageRequest(Range):
+class MeterUsageRequest(FilteredRange):
     """POST /v1/events/usage/meter: usage by a feature's own definition, filters and reset.
 
     meter_id     The meter's id, or its feature's.
