@@ -19,7 +19,7 @@ from catalog.listing import Found
 from catalog.replays import Replayed, Said
 from clickhouse.queries import query
 from console.calls import body_as, change, json_answer, look, page_answer, query_as
-from console.events import FIRST_MS, LAST_MS, LIMITS
+from console.event_pages import FIRST_MS, LAST_MS, LIMITS
 from console.late_events import RECORD_BYTES, RECORD_EVENTS, ROW_BYTES
 from console.replaying import Letter, Refused, events_of, text_of, with_customers
 from console.resent_log import ACK_TIMEOUT_S, AWAY, ResentLog

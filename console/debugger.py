@@ -21,7 +21,8 @@ from clickhouse.queries import query
 from console.attribution import attribution
 from console.calls import body_as, json_answer, look, query_as
 from console.checklist import Facts, KeySeen, checklist, near_names, told
-from console.events import LIMITS, item
+from console.event_pages import LIMITS
+from console.events import item
 from console.progress import Progress
 from console.replaying import text_of
 from console.routing import Resource, caller, reads

@@ -1,66 +1,35 @@
 """/v1/events: the account's stored events, page by page, and how many have which verdict."""
 
 import asyncio
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 import msgspec
-from clickhouse_connect.driver import Client
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from billing.windows import WINDOWS_MAX, TooManyWindows, to_datetime, to_ms, windows
 from catalog import customers
-from catalog.matching import Match, matcher
 from clickhouse.queries import query
 from console.calls import body_as, json_answer, look, query_as
+from console.event_pages import LIMITS, find
 from console.routing import Resource, caller, reads
 from console.store import Store
-from schemas.catalog import Aggregation, Feature, Reset, Status, Window
+from schemas.catalog import Window
 from schemas.customers import CustomerSearch
 from schemas.errors import InvalidRequest
 from schemas.event_queries import (
     PAGE_SIZE_MAX,
     EventPage,
     EventQuery,
-    Key,
     VerdictCounts,
     VerdictQuery,
 )
-from schemas.verdict import Verdict
 
-DEFAULT_RANGE = timedelta(days=7)
 DEFAULT_COUNTS_RANGE = timedelta(hours=24)
-QUERY_S = 10
-"""What one query may take; a longer one is refused with a cure."""
-SCAN_ROWS = 5_000
-SCAN_S = 5.0
-"""Property filters look at so many events at a time, and end a page early after so long."""
-COUNTED_TEXTS_MAX = 200_000
-"""Different properties that are looked through to count all pages of a filtered list."""
-FIRST_MS, LAST_MS = 0, 253_402_300_799_999
-LIMITS = {"max_execution_time": QUERY_S, "timeout_overflow_mode": "throw"}
-
-
-class Row(NamedTuple):
-    """A row of `events_found`."""
-
-    event_id: str
-    event_name: str
-    customer: str
-    timestamp: int
-    ingested_at: int
-    source: str
-    properties: str
-    verdict: str
-    detail: str
-    warnings: str
-    feature_id: str
-    key: Key
 
 
 async def query_events(request: Request) -> Response:
@@ -146,7 +115,7 @@ async def _page(request: Request, wish: EventQuery) -> Response:
             raise InvalidRequest.at("/customer_id", "not_allowed", detail)
         customer = known
     store: Store = request.state.store
-    found = await asyncio.to_thread(_found, store, account, customer or "", wish)
+    found = await asyncio.to_thread(find, store, account, customer or "", wish)
     ids = await look(request, customer_ids, {row.customer for row in found.rows})
     page: dict[str, Any] = {
         "events": [item(row, ids.get(row.customer)) for row in found.rows],
@@ -214,190 +183,6 @@ def customer_ids(session: Any, account: str, external_ids: Iterable[str]) -> dic
         return {}
     page = CustomerSearch(external_ids=wanted, status="all", limit=PAGE_SIZE_MAX)
     return {row.external_id: row.id for row in customers.search(session, account, page).items}
-
-
-class Found(NamedTuple):
-    """A page, where it begins and ends, whether more lie behind it, and how many there are."""
-
-    rows: list[Row]
-    first: Key | None
-    last: Key | None
-    has_more: bool
-    total: int | None
-
-
-def _found(store: Store, account: str, customer: str, wish: EventQuery) -> Found:
-    conditions = tuple((key, frozenset(values)) for key, values in wish.property_filters.items())
-    parameters = _parameters(account, customer, wish)
-    with store.reading() as client:
-        total = _count(client, parameters, conditions)
-        scan = _Scan(client, parameters, wish, conditions)
-        return scan.page()._replace(total=total)
-
-
-class _Scan:
-    """One page of a list, read in the list's order, or against it for the page before a key."""
-
-    def __init__(
-        self,
-        client: Client,
-        parameters: dict[str, Any],
-        wish: EventQuery,
-        conditions: tuple[tuple[str, frozenset[str]], ...],
-    ) -> None:
-        self._client = client
-        self._parameters = parameters
-        self._wish = wish
-        self._keep = _keeper(conditions)
-        self._backward = wish.before is not None
-        self._falling = (wish.order != "asc") != self._backward
-        self._filtered = bool(conditions)
-
-    def page(self) -> Found:
-        """The page; with property filters it may end early, and the next one goes on from there."""
-        size, skip = self._wish.page_size, self._wish.offset
-        place = self._wish.before or self._wish.after
-        rows: list[Row] = []
-        deadline = time.monotonic() + SCAN_S
-        while True:
-            wanted = SCAN_ROWS if self._filtered else size + skip + 1
-            read = self._read(place, wanted)
-            rows += [row for row, kept in zip(read, self._keep(read), strict=True) if kept]
-            ended = len(read) < wanted
-            place = read[-1].key if read else place
-            if ended or len(rows) > size + skip or time.monotonic() > deadline:
-                break
-        chosen = rows[skip : skip + size]
-        has_more = len(rows) > size + skip or not ended
-        edge = place if not ended and len(rows) <= size + skip else None
-        if self._backward:
-            chosen.reverse()
-            first = edge or (chosen[0].key if chosen else None)
-            return Found(chosen, first, chosen[-1].key if chosen else first, has_more, None)
-        last = edge or (chosen[-1].key if chosen else None)
-        return Found(chosen, chosen[0].key if chosen else last, last, has_more, None)
-
-    def _read(self, place: Key | None, limit: int) -> list[Row]:
-        """The next rows behind a place."""
-        beyond, order = ("<", "DESC") if self._falling else (">", "ASC")
-        where = f"WHERE key {beyond} {_KEY}" if place is not None else ""
-        text = (
-            f"SELECT * FROM ({query('events_found')}) {where}"  # noqa: S608
-            f" ORDER BY key {order} LIMIT {{limit:UInt32}}"
-        )
-        parameters = self._parameters | {"limit": limit}
-        if place is not None:
-            parameters |= place._asdict() | {"name": place.name}
-            if not place.name:  # by time: the primary key can help
-                bound = (
-                    ("end", place.timestamp + 1) if self._falling else ("start", place.timestamp)
-                )
-                parameters[bound[0]] = bound[1]
-        found = self._client.query(text, parameters, settings=LIMITS).result_rows
-        return [Row._make((*columns, Key._make(key))) for *columns, key in found]
-
-
-_KEY = (
-    "({name:String}, {timestamp:Int64}, {log_offset:UInt64}, {log_index:UInt32},"
-    " {log_partition:UInt16}, {log_epoch:UInt16}, {log_topic:String})"
-)
-
-
-def _parameters(account: str, customer: str, wish: EventQuery) -> dict[str, Any]:
-    start, end = FIRST_MS, LAST_MS
-    if wish.end_time is not None:
-        end = to_ms(wish.end_time)
-    if wish.start_time is not None:
-        start = to_ms(wish.start_time)
-    elif wish.event_id is None:
-        start = to_ms((wish.end_time or datetime.now(UTC)) - DEFAULT_RANGE)
-    return {
-        "account": account,
-        "event_name": wish.event_name or "",
-        "customer": customer,
-        "event_id": wish.event_id or "",
-        "sources": [*wish.sources, *([] if wish.source is None else [wish.source])],
-        "verdicts": list(wish.verdict),
-        "start": max(start, FIRST_MS),
-        "end": min(end, LAST_MS),
-        "by_name": wish.by_name,
-        "needles": _needles(wish.property_filters),
-    }
-
-
-def _needles(filters: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """What a text of properties holds if it meets the filters: a text of each of these lists.
-
-    Numbers and booleans can be written in several ways, so only other values are looked for.
-    """
-    needles = []
-    for key, values in filters.items():
-        needles.append([msgspec.json.encode(key).decode()])
-        if not any(_may_be_no_text(value) for value in values):
-            needles.append([msgspec.json.encode(value).decode() for value in values])
-    return needles
-
-
-def _may_be_no_text(value: str) -> bool:
-    return value in ("true", "false") or value.lstrip("-")[:1].isdigit()
-
-
-def _keeper(
-    conditions: tuple[tuple[str, frozenset[str]], ...],
-) -> Callable[[Sequence[Row]], Iterable[bool]]:
-    """Says of rows whether they meet property filters, by the rules of a feature's own filters."""
-    if not conditions:
-        return lambda rows: [True] * len(rows)
-    return lambda rows: _kept(conditions, [row.properties for row in rows])
-
-
-def _kept(conditions: tuple[tuple[str, frozenset[str]], ...], texts: Sequence[str]) -> list[bool]:
-    matches = matcher(_feature(conditions)).match([text.encode() for text in texts])
-    if isinstance(matches, Match):
-        matches = [matches] * len(texts)
-    return [match.verdict is Verdict.COUNTED for match in matches]
-
-
-def _feature(conditions: tuple[tuple[str, frozenset[str]], ...]) -> Feature:
-    """A feature that counts what meets the conditions."""
-    return Feature(
-        id="",
-        meter_id="",
-        account="",
-        event_name="",
-        aggregation=Aggregation.COUNT,
-        field=None,
-        multiplier=None,
-        bucket_size=None,
-        group_by=None,
-        filters=conditions,
-        reset_usage=Reset.BILLING_PERIOD,
-        status=Status.PUBLISHED,
-        created_version=0,
-        version=0,
-    )
-
-
-def _count(
-    client: Client,
-    parameters: dict[str, Any],
-    conditions: tuple[tuple[str, frozenset[str]], ...],
-) -> int | None:
-    """How many events a list has; None where that takes looking at too many."""
-    found = query("events_found")
-    if not conditions:
-        text = f"SELECT count() FROM ({found})"  # noqa: S608
-        return int(client.query(text, parameters, settings=LIMITS).result_rows[0][0])
-    text = (
-        f"SELECT properties, count() FROM ({found}) GROUP BY properties"  # noqa: S608
-        " LIMIT {texts_max:UInt32}"
-    )
-    limits = parameters | {"texts_max": COUNTED_TEXTS_MAX + 1}
-    rows = client.query(text, limits, settings=LIMITS).result_rows
-    if len(rows) > COUNTED_TEXTS_MAX:
-        return None
-    kept = _kept(conditions, [text for text, _ in rows])
-    return sum(int(count) for (_, count), keep in zip(rows, kept, strict=True) if keep)
 
 
 def routes() -> list[BaseRoute]:

@@ -22,7 +22,8 @@ from starlette.routing import BaseRoute
 from catalog.follower import Follower
 from clickhouse.queries import query
 from console.calls import query_as
-from console.events import LIMITS, item
+from console.event_pages import LIMITS
+from console.events import item
 from console.routing import Resource, caller, reads
 from console.settings import Settings
 from console.store import Store
