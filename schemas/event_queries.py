@@ -3,11 +3,12 @@
 import base64
 import binascii
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Self, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Self
 
 import msgspec
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
 from schemas.requests import Name, OptionalName, Request, absent_if_empty, fault, whole
 from schemas.usage import FilterValues, OptionalMoment, OptionalWindow

@@ -9,8 +9,8 @@ from sqlalchemy import text
 
 from catalog.bootstrap import bootstrap
 from catalog.database import Catalog, open_engine
-from catalog.migrations import configuration, migrate
 from catalog.invoice_tables import InvoiceRow
+from catalog.migrations import configuration, migrate
 
 
 def test_migrating_twice_changes_nothing(empty_url: str) -> None:
