@@ -38,6 +38,7 @@ from console import (
     subscriptions,
     sweep,
     usage,
+    usage_summary,
     verdict_stream,
 )
 from console.bills import Bills
@@ -76,6 +77,7 @@ def routes() -> list[BaseRoute]:
         *invoices.routes(),
         *grants.routes(),
         *attribution.routes(),
+        *usage_summary.routes(),
         *customers.routes(),
         *api_keys.routes(),
         *usage.routes(),

@@ -17,9 +17,12 @@ from typing_extensions import TypedDict
 
 from schemas.catalog import Aggregation, Window
 from schemas.decimals import Multiplier
+from schemas.documents import FeatureDocument
 from schemas.features import FILTER_VALUES_MAX, FILTERS_MAX
+from schemas.plans import BillingPeriod
 from schemas.requests import (
     METADATA_VALUE_LENGTH_MAX,
+    Ids,
     Moment,
     Name,
     OptionalName,
@@ -179,6 +182,21 @@ class MeterUsageRequest(FilteredRange):
     group_by: GroupBy = Field(default_factory=list)
 
 
+class UsageSummaryQuery(Request):
+    """GET /v1/customers/:id/usage: of which features and subscriptions; all, if absent."""
+
+    feature_ids: Ids | None = None
+    feature_lookup_keys: Ids | None = None
+    subscription_ids: Ids | None = None
+
+
+class NamedUsageSummary(UsageSummaryQuery):
+    """GET /v1/customers/usage: whose, by our id or the client's own."""
+
+    customer_id: OptionalName = None
+    customer_lookup_key: OptionalName = None
+
+
 # What they get
 
 Number = Annotated[Decimal, WithJsonSchema({"type": "number"})]
@@ -212,3 +230,37 @@ class UsageDocument(TypedDict):
     text: NotRequired[str]
     results: list[WindowDocument]
     groups: NotRequired[list[UsageGroupDocument]]
+
+
+class FeatureUsageDocument(TypedDict):
+    """How much of a feature's free limit is used; a limit that is absent is none.
+
+    current_usage        Since the limit was last granted, or the period began.
+    usage_percent        Of the limit, with two digits; 100 where all is beyond a limit of 0.
+    is_enabled           Whether anything is free.
+    next_usage_reset_at  Absent where the limit is granted once.
+    """
+
+    feature: FeatureDocument
+    total_limit: NotRequired[int]
+    is_unlimited: bool
+    current_usage: str
+    usage_percent: str
+    is_enabled: bool
+    next_usage_reset_at: NotRequired[datetime]
+
+
+class UsagePeriodDocument(TypedDict):
+    """The billing period of now."""
+
+    start_time: datetime
+    end_time: datetime
+    period: BillingPeriod
+
+
+class UsageSummaryDocument(TypedDict):
+    """What a customer used; `period` is that of its oldest subscription, absent without one."""
+
+    customer_id: str
+    features: list[FeatureUsageDocument]
+    period: NotRequired[UsagePeriodDocument]
