@@ -124,6 +124,7 @@ def tallylog_up(folder: Path, *arguments: str) -> Iterator[Tallylog]:
     env = os.environ | {
         "TALLYLOG_KAFKA_PORT": str(kafka_port),
         "TALLYLOG_CLICKHOUSE_PORT": str(clickhouse_port),
+        "TALLYLOG_INVOICE_EVERY_S": "1",
     }
     with log.open("ab") as output:
         process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
