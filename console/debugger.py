@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from billing.windows import to_datetime, to_ms
-from catalog import customers, features, keys
+from catalog import customers, features, invoices, keys
 from catalog.follower import Follower
 from catalog.tables import CustomerRow, FeatureRow
 from clickhouse.queries import query
@@ -23,6 +23,7 @@ from console.calls import body_as, json_answer, look, query_as
 from console.checklist import Facts, KeySeen, checklist, near_names, told
 from console.event_pages import LIMITS
 from console.events import item
+from console.invoiced import invoiced_on
 from console.progress import Progress
 from console.replaying import text_of
 from console.routing import Resource, caller, reads
@@ -297,6 +298,7 @@ async def _life(request: Request, rows: Sequence[Stored]) -> Document:
         "history": [_row(row) for row in rows if row.point in replaced],
         "feature": place.feature,
         "billing": billing,
+        "invoice": place.invoice,
         "timeline": _timeline(event, rows, replaced),
     }
 
@@ -314,11 +316,12 @@ def _cure(request: Request, event: Stored) -> str:
 
 
 class _Place(NamedTuple):
-    """What the catalog says of an event: its customer, its feature, and where it is billed."""
+    """What the catalog says of an event: its customer, its feature, where it is billed."""
 
     customer: Document | None
     feature: Document | None
     billing: Document | None
+    invoice: Document | None
 
     @property
     def customer_id(self) -> str | None:
@@ -328,13 +331,19 @@ class _Place(NamedTuple):
 def _placed(session: Session, account: str, event: Stored) -> _Place:
     customer = _customer_row(session, account, event.customer)
     feature = _feature_row(session, account, event.feature_id, event.event_name)
-    billing = None
+    billing = invoice = None
     if customer is not None and feature is not None:
-        billing = attribution(session, customer, feature, to_datetime(event.timestamp))
+        at = to_datetime(event.timestamp)
+        billing = attribution(session, customer, feature, at)
+        if billing["billed"] and event.verdict == Verdict.COUNTED:
+            closed = invoices.ending_after(session, billing["subscription"]["id"], at)
+            block = (event.block_epoch, event.block_partition, event.block_offset)
+            invoice = invoiced_on(closed, event.feature_id, at, block)
     return _Place(
         None if customer is None else customer.document(),
         None if feature is None else feature.document(),
         billing,
+        invoice,
     )
 
 

@@ -121,7 +121,7 @@ async def list_late_events(request: Request) -> Response:
     row = await look(request, invoices.get, request.path_params["id"])
     line_id = request.path_params["line_id"]
     adjustments = {
-        _line_id(row.id, place, "adjustment"): one
+        line_id(row.id, place, "adjustment"): one
         for place, one in enumerate(restored(row.content).adjustments)
     }
     if line_id not in adjustments:
@@ -235,11 +235,11 @@ def _document(
     basis, total = invoice.basis, plain(invoice.total)
     lines = [
         _line(invoice, line, line.amount, basis.period.start, basis.period.end)
-        | {"id": _line_id(invoice_id, place, "line")}
+        | {"id": line_id(invoice_id, place, "line")}
         for place, line in enumerate(invoice.lines)
     ]
     lines += [
-        _adjustment(invoice, one, count) | {"id": _line_id(invoice_id, place, "adjustment")}
+        _adjustment(invoice, one, count) | {"id": line_id(invoice_id, place, "adjustment")}
         for place, (one, count) in enumerate(zip(invoice.adjustments, late, strict=True))
     ]
     return {
@@ -261,7 +261,8 @@ def _document(
     }
 
 
-def _line_id(invoice_id: str, place: int, kind: str) -> str:
+def line_id(invoice_id: str, place: int, kind: str) -> str:
+    """The id of an invoice's line number `place`, of those of its kind: line or adjustment."""
     return f"{invoice_id}.{kind}.{place + 1}"
 
 

@@ -191,12 +191,22 @@ class Step(TypedDict):
     detail: str
 
 
+class InvoicedOn(TypedDict):
+    """The line of a closed invoice that an event is in; of an adjustment, as it came late."""
+
+    invoice_id: str
+    invoice_number: str
+    line_id: str
+    adjustment: bool
+
+
 class Lookup(TypedDict):
     """One event's life. While it is `processing`, only what is known of it is there.
 
     first    Of a duplicate: the row that came first.
     history  Rows that a later one replaced, as when its feature was created after it.
     billing  Where it is billed, or why nowhere.
+    invoice  The line that it is in; null until its period's invoice, or the next one, is closed.
     """
 
     event: EventItem | None
@@ -216,6 +226,7 @@ class Lookup(TypedDict):
     history: NotRequired[list[RowShown]]
     feature: NotRequired[FeatureDocument | None]
     billing: NotRequired[AttributionDocument | None]
+    invoice: NotRequired[InvoicedOn | None]
     timeline: NotRequired[list[Step]]
 
 

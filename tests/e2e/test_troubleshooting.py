@@ -68,8 +68,11 @@ def checks(told: Answer) -> dict[str, Answer]:
     return {each["check"]: each for each in told["checklist"]}
 
 
-def sold(account: Tallylog, **free: Any) -> tuple[Answer, Answer, Answer]:
-    """A feature on a plan, a customer on that plan: (feature, plan, subscription)."""
+def sold(account: Tallylog, *before: Answer, **free: Any) -> tuple[Answer, Answer, Answer]:
+    """A feature on a plan, a customer on that plan: (feature, plan, subscription).
+
+    What is `before` changes an event each that is counted before the customer is on the plan.
+    """
     name = f"sold.{uuid4().hex[:8]}"
     meter = MODEL_USAGE | {"event_name": name}
     feature = post(account, "features", name=name, meter=meter)
@@ -79,6 +82,8 @@ def sold(account: Tallylog, **free: Any) -> tuple[Answer, Answer, Answer]:
         named = {"plan_id": plan["id"], "feature_id": feature["id"], "feature_type": "metered"}
         post(account, "entitlements", **named, **free)
     customer = post(account, "customers", external_id=name)
+    for changed in before:
+        life(account, of(feature, **changed))
     subscription = subscribe(account, customer, plan)
     return feature, plan, subscription
 
@@ -211,6 +216,31 @@ def test_3d_an_event_of_another_billing_period_shows_which(account: Tallylog) ->
     assert billing["period_end"] <= now.isoformat()
     told = life(account, of(feature, timestamp=(now - timedelta(days=400)).isoformat()))
     assert failure(told) == ("subscription_line_item_lookup", "not_started")
+
+
+def test_3d_an_event_shows_the_invoice_line_that_it_is_in_once_its_period_is_closed(
+    account: Tallylog,
+) -> None:
+    last_month = (datetime.now(UTC).replace(day=1) - timedelta(days=1)).isoformat()
+    early = {"event_id": uuid4().hex, "timestamp": last_month}
+    feature, _, subscription = sold(account, early)
+
+    def closed() -> list[Answer]:
+        found = get(account, "invoices", subscription_id=subscription["id"])["items"]
+        return [each for each in found if each["line_items"]]
+
+    until(lambda: len(closed()), 1)
+    [invoice] = closed()
+    [line] = invoice["line_items"]
+    assert get(account, f"events/{early['event_id']}")["invoice"] == {
+        "invoice_id": invoice["id"],
+        "invoice_number": invoice["invoice_number"],
+        "line_id": line["id"],
+        "adjustment": False,
+    }
+    told = life(account, of(feature, timestamp=last_month))
+    assert (told["billing"]["billed"], told["invoice"]) == (True, None)
+    assert life(account, of(feature))["invoice"] is None
 
 
 def test_4a_a_bad_request_names_the_field_before_and_after_it_is_sent(account: Tallylog) -> None:
