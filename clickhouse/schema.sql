@@ -42,6 +42,7 @@ CREATE TABLE events
     INDEX event_id_bloom event_id TYPE bloom_filter(0.005) GRANULARITY 1,
     INDEX block_offset_range block_offset TYPE minmax GRANULARITY 1,
     INDEX superseded_range superseded_offset TYPE minmax GRANULARITY 1,
+    INDEX timestamp_range timestamp TYPE minmax GRANULARITY 1,
     CONSTRAINT owner_is_current CHECK owner >= joinGet('owners', 'owner', toUInt32((block_epoch * 65536) + block_partition))
 )
 ENGINE = MergeTree
