@@ -105,6 +105,18 @@ def test_the_quickstart_counts_what_it_says(tallylog: Tallylog, tmp_path: Path) 
         assert table.count("counted") == 5 + (recent == 12)
         assert table.count("duplicate") == 1
         assert "order-4711" in table
+        ((language, text, shown),) = answered("## Bill it")
+        preview = json.loads(run(language, text, tallylog, tmp_path))
+        if recent == 12:
+            wanted = json.loads(shown or "")
+            (line,), (wanted_line,) = preview.pop("line_items"), wanted.pop("line_items")
+            assert (preview | wanted, line | wanted_line) == (preview, line)
+
+        def closed() -> list[str]:
+            found = tallylog.http.get("/v1/invoices?order=asc&limit=1").json()["items"]
+            return [f"{each['period_start'][:7]}: {each['total']}" for each in found]
+
+        until(closed, ["2026-01: 0.13"])
 
 
 def test_the_page_names_what_exists() -> None:
