@@ -1,6 +1,7 @@
 """What the API says of the pipeline: lag, watermark, metrics; while it runs, and while it hangs."""
 
 import contextlib
+import json
 import re
 import signal
 import time
@@ -12,6 +13,7 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from tests.e2e.running import Tallylog, until
 
@@ -88,6 +90,23 @@ def test_the_watermark_passes_what_was_sent_and_then_all_of_it_is_there(account:
     assert sum(point["event_count"] for point in told["points"]) == 30
     assert (told["consumption_lag"], told["post_processing_lag"]) == (0, 0)
     assert [stage["lag_offsets"] for stage in told["stages"]] == [0, 0]
+
+
+async def test_the_end_of_a_transaction_does_not_hold_the_watermark_up(account: Tallylog) -> None:
+    """It is a record of the broker's own, behind the last event: nobody ever packs it."""
+    settings = {"bootstrap_servers": account.kafka, "transactional_id": uuid4().hex}
+    producer = AIOKafkaProducer(**settings)
+    await producer.start()
+    for end in (producer.commit_transaction, producer.abort_transaction):
+        await producer.begin_transaction()
+        event = {"event_name": "in.transaction", "external_customer_id": "c"}
+        await producer.send_and_wait(f"events.{account.account}", json.dumps(event).encode())
+        await end()
+    await producer.stop()
+    sent = datetime.now(UTC)
+    until(lambda: (mark := watermark(account)) is not None and mark > sent, True)
+    assert account.verdicts("in.transaction") == {"unknown_event_name": 1}
+    assert [stage["lag_offsets"] for stage in monitoring(account)["stages"]] == [0, 0]
 
 
 @pytest.mark.parametrize(
