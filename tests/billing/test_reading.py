@@ -163,6 +163,29 @@ def test_a_thousand_measures_take_two_queries(store: Client) -> None:
     assert counted.queries == 1
 
 
+@pytest.mark.parametrize("aggregation", ["COUNT", "COUNT_UNIQUE"])
+@pytest.mark.parametrize("reset", ["BILLING_PERIOD", "NEVER"])
+def test_more_divided_hours_than_a_query_names_and_ten_thousand_windows(
+    store: Client, aggregation: str, reset: str
+) -> None:
+    field = None if aggregation == "COUNT" else "x"
+    rule = Rule(uuid4().hex, "e", aggregation, field, reset=reset)
+    put(store, rule, sent(rule.account, [14, 15, 74, 75, 1_400], x=1))
+    is_level = reset == "NEVER"
+    several = aggregation == "COUNT"
+    hours = [over(rule, 15 + 60 * hour, 75 + 60 * hour) for hour in range(1001)]
+    quantities = measure(store, hours).quantities
+    counts = [3, 4, 4] if is_level else [2, 1, 0]
+    expected = counts if several else [min(count, 1) for count in counts]
+    assert [quantities[each].shown for each in hours[:3]] == expected
+    minutes = [over(rule, minute, minute + 1) for minute in range(10_000)]
+    quantities = measure(store, minutes).quantities
+    counts = [2, 2, 5] if is_level else [1, 0, 1]
+    expected = counts if several else [min(count, 1) for count in counts]
+    shown_at = [quantities[minutes[minute]].shown for minute in (15, 16, 1_400)]
+    assert shown_at == expected
+
+
 class Counting:
     """A client that counts its queries."""
 
