@@ -1,5 +1,6 @@
 """Many measures at once against the oracle; and what an answer says of how far it goes."""
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ from billing.aggregation import Quantity
 from billing.measures import Measure, Part
 from billing.reading import measure
 from billing.windows import to_datetime, to_ms
+from clickhouse.client import connect
 from tests import oracle
 from tests.billing.rows import feature_of, store_block
 from tests.billing.streams import PLACES, rules_of, shown, store_in_blocks, streams, times
@@ -140,6 +142,36 @@ def test_events_that_the_states_do_not_have_yet_are_not_counted(
     after = measure(store, [whole])
     assert after.upto[0, 0] > before.upto[0, 0]
     assert after.counts[whole] > before.counts[whole]
+
+
+def test_while_blocks_come_in_an_answer_holds_those_up_to_its_markers_and_no_others(
+    store: Client, clickhouse_url: str
+) -> None:
+    """Each block has an event in a whole hour and two in one that the range divides."""
+    rule = Rule(uuid4().hex, "e", "COUNT")
+    put(store, rule, sent(rule.account, [60, 10, 20]))
+    whole = over(rule, 5, 120)
+    base = measure(store, [whole]).upto[0, 0] - 1
+    stop = threading.Event()
+    writer = connect(clickhouse_url, database=store.database)
+
+    def work() -> None:
+        while not stop.is_set():
+            put(writer, rule, sent(rule.account, [60, 10, 20]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        seen: set[int] = set()
+        while len(seen) < 8:
+            measured = measure(store, [whole])
+            blocks = measured.upto[0, 0] - base
+            assert measured.quantities[whole].shown == 3 * blocks
+            seen.add(blocks)
+    finally:
+        stop.set()
+        thread.join()
+        writer.close()
 
 
 def test_the_marker_is_the_offset_of_the_last_block(store: Client) -> None:
