@@ -250,19 +250,23 @@ def count_late(client: Client, features: Sequence[Feature], late: Sequence[Late]
         "places": marks[0]["places"],
         "afters": [each["after"] for each in marks],
         "upto": marks[0]["upto"],
+        "least": min(each["least"] for each in marks),
     }
     found = dict(client.query(query("late_counts"), parameters).result_rows)
     return [found.get(place, 0) for place in range(len(late))]
 
 
 def _marks(after: Sequence[Mark], upto: Sequence[Mark]) -> dict[str, Any]:
-    """Marks as the queries take them: a list of places, and two of offsets."""
+    """Marks as the queries take them: a list of places, and two of offsets; and the least offset
+    that is behind any of the first, for the index."""
     begun = {_place(mark): mark.block_offset for mark in after}
     ends = {_place(mark): mark.block_offset for mark in upto} or {NO_PLACE: -1}
+    offsets = [begun.get(place, -1) for place in ends]
     return {
         "places": list(ends),
-        "after": [begun.get(place, -1) for place in ends],
+        "after": offsets,
         "upto": list(ends.values()),
+        "least": min(offsets) + 1,
     }
 
 

@@ -119,18 +119,18 @@ async def list_late_events(request: Request) -> Response:
     """
     page = query_as(LateEvents, request)
     row = await look(request, invoices.get, request.path_params["id"])
-    line_id = request.path_params["line_id"]
+    wanted = request.path_params["line_id"]
     adjustments = {
         line_id(row.id, place, "adjustment"): one
         for place, one in enumerate(restored(row.content).adjustments)
     }
-    if line_id not in adjustments:
+    if wanted not in adjustments:
         raise NotFound(
-            f"Adjustment line {shown(line_id)} not found", cure="send the id of one of its lines"
+            f"Adjustment line {shown(wanted)} not found", cure="send the id of one of its lines"
         )
     bills: Bills = request.state.bills
     first = BEGINNING if page.after is None else _position(page.after)
-    late = adjustments[line_id].late
+    late = adjustments[wanted].late
     found = await asyncio.to_thread(bills.late_events, late, first, page.limit)
     items = [
         {

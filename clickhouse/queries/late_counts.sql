@@ -24,6 +24,7 @@ FROM
       AND timestamp < fromUnixTimestamp64Milli(arrayMax(ends), 'UTC')
       AND has(features, feature_id)
       AND verdict = 'counted'
+      AND block_offset >= {least:UInt64}
       AND place > 0
       AND block <= upto[place]
 )

@@ -21,6 +21,7 @@ WHERE account = {account:String}
   AND timestamp < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
   AND feature_id = {feature:String}
   AND verdict = 'counted'
+  AND block_offset >= {least:UInt64}
   AND toInt64(block_offset) > transform(place, places, after, toInt64(-1))
   AND toInt64(block_offset) <= transform(place, places, upto, toInt64(-1))
   AND (place, block_offset, block_index) >= ({first_place:UInt32}, {first_offset:UInt64}, {first_index:UInt32})
