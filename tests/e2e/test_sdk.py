@@ -200,6 +200,9 @@ def test_the_free_tier_is_not_billed(sdk: Flexprice) -> None:
         subscription_id=str(subscription.id), hide_zero_charges_line_items=True
     )
     assert len(hidden.line_items or ()) == 1
+    summary = sdk.customers.get_customer_usage_summary(customer_id=seller.customer.id)
+    [known] = summary.features or []
+    assert (known.total_limit, known.current_usage, known.is_enabled) == (3, "4", True)
     granted = sdk.customers.get_customer_entitlements(id=str(seller.customer.id))
     assert len(granted.features or ()) == 1
 
