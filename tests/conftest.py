@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.stack import clickhouse_server, kafka_server
+from tests.stack import clickhouse_server, kafka_server, migrated
 
 
 @pytest.fixture(scope="session")
@@ -18,4 +18,11 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """ClickHouse's HTTP interface for the whole run: its URL, with a database."""
     with clickhouse_server(tmp_path_factory.mktemp("clickhouse")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def store_url(clickhouse_url: str) -> Iterator[str]:
+    """The URL of a migrated database of the module's own."""
+    with migrated(clickhouse_url) as url:
         yield url

@@ -13,7 +13,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
+from clickhouse.client import connect
+from clickhouse.migrator import apply, read_migrations
 from local_stack.children import Child, Children
 from local_stack.clickhouse import clickhouse_child, clickhouse_url
 from local_stack.kafka import kafka_child
@@ -81,6 +84,16 @@ def clickhouse_server(folder: Path) -> Iterator[str]:
         settings = stack_settings(folder)
         with running(clickhouse_child(settings), folder / "logs"):
             yield clickhouse_url(settings)
+
+
+@contextlib.contextmanager
+def migrated(clickhouse_url: str) -> Iterator[str]:
+    """A database of its own with every table, for the length of a block: its URL."""
+    database = f"test_{uuid4().hex}"
+    with connect(clickhouse_url, database="") as client:
+        apply(client, database, read_migrations())
+        yield f"{clickhouse_url.rpartition('/')[0]}/{database}"
+        client.command(f"DROP DATABASE {database} SYNC")
 
 
 def has_image(name: str) -> bool:

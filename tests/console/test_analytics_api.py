@@ -12,7 +12,6 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from clickhouse.client import connect as connect_store
-from clickhouse.migrator import apply, read_migrations
 from console.settings import Settings
 from tests.console.selling import Shop, flat, tiered
 from tests.console.stored import store_rows
@@ -20,17 +19,6 @@ from tests.console.stored import store_rows
 pytestmark = pytest.mark.clickhouse
 
 MARCH = {"start_time": "2030-03-01T00:00:00Z", "end_time": "2030-04-01T00:00:00Z"}
-
-
-@pytest.fixture(scope="module")
-def store_url(clickhouse_url: str) -> Iterator[str]:
-    """The URL of a migrated database of the run's ClickHouse."""
-    database = f"analytics_{uuid4().hex}"
-    client = connect_store(clickhouse_url, database="")
-    apply(client, database, read_migrations())
-    yield f"{clickhouse_url.rpartition('/')[0]}/{database}"
-    client.command(f"DROP DATABASE {database} SYNC")
-    client.close()
 
 
 @pytest.fixture

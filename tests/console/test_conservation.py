@@ -2,30 +2,25 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from uuid import uuid4
 
 import pytest
 from clickhouse_connect.driver import Client
 
 from clickhouse.client import connect
-from clickhouse.migrator import apply, read_migrations
 from console.progress import conservation_gap
 from console.store import Store
 from console.watermarks import Mark
 from tests.console.stored import Row, store_rows
+from tests.stack import migrated
 
 pytestmark = pytest.mark.clickhouse
 
 
 @pytest.fixture
 def store_url(clickhouse_url: str) -> Iterator[str]:
-    """The URL of a database of its own."""
-    database = f"conserved_{uuid4().hex}"
-    client = connect(clickhouse_url, database="")
-    apply(client, database, read_migrations())
-    yield f"{clickhouse_url.rpartition('/')[0]}/{database}"
-    client.command(f"DROP DATABASE {database} SYNC")
-    client.close()
+    """A migrated database of the test's own."""
+    with migrated(clickhouse_url) as url:
+        yield url
 
 
 def record(offset: int, partition: int = 0, **more: object) -> Row:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -12,7 +11,6 @@ from clickhouse_connect.driver import Client
 
 import console.event_pages
 from clickhouse.client import connect as connect_store
-from clickhouse.migrator import apply, read_migrations
 from console.settings import Settings
 from schemas.event_queries import EventVerdict
 from schemas.verdict import Verdict
@@ -20,17 +18,6 @@ from tests.console.stored import NOON, Row, store_rows
 
 pytestmark = pytest.mark.clickhouse
 RANGE = {"start_time": "2025-08-01T00:00:00Z", "end_time": "2025-09-01T00:00:00Z"}
-
-
-@pytest.fixture(scope="module")
-def store_url(clickhouse_url: str) -> Iterator[str]:
-    """The URL of a migrated database of the run's ClickHouse."""
-    database = f"console_{uuid4().hex}"
-    client = connect_store(clickhouse_url, database="")
-    apply(client, database, read_migrations())
-    yield f"{clickhouse_url.rpartition('/')[0]}/{database}"
-    client.command(f"DROP DATABASE {database} SYNC")
-    client.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from clickhouse.migrator import migrate
 from console.settings import Settings
 from tests.console.conftest import Connect
 
@@ -34,9 +33,8 @@ class TestWithAStore:
     pytestmark = pytest.mark.clickhouse
 
     @pytest.fixture
-    def settings(self, tmp_path: Path, clickhouse_url: str) -> Settings:
-        migrate(clickhouse_url)
-        return Settings(data_dir=tmp_path, kafka="127.0.0.1:9", clickhouse_url=clickhouse_url)
+    def settings(self, tmp_path: Path, store_url: str) -> Settings:
+        return Settings(data_dir=tmp_path, kafka="127.0.0.1:9", clickhouse_url=store_url)
 
     async def test_without_the_log_it_answers_but_says_so(self, connect: Connect) -> None:
         answer = await connect(None).get("/readyz")

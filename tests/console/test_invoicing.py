@@ -19,7 +19,6 @@ from catalog import invoices, subscriptions
 from catalog.database import Catalog
 from catalog.follower import Follower
 from clickhouse.client import connect as connect_store
-from clickhouse.migrator import apply, read_migrations
 from console.bills import Bills
 from console.invoicing import Invoicing
 from console.settings import Settings
@@ -33,17 +32,6 @@ from tests.console.stored import store_rows
 pytestmark = pytest.mark.clickhouse
 
 GRACE = timedelta(hours=1)
-
-
-@pytest.fixture(scope="module")
-def store_url(clickhouse_url: str) -> Iterator[str]:
-    """The URL of a migrated database of the run's ClickHouse."""
-    database = f"invoicing_{uuid4().hex}"
-    client = connect_store(clickhouse_url, database="")
-    apply(client, database, read_migrations())
-    yield f"{clickhouse_url.rpartition('/')[0]}/{database}"
-    client.command(f"DROP DATABASE {database} SYNC")
-    client.close()
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 from clickhouse_connect.driver import Client
 
 from clickhouse.client import connect as connect_store
-from clickhouse.migrator import apply, read_migrations
 from console.settings import Settings
 from console.store import Store
 from schemas.errors import ServiceUnavailable
@@ -26,17 +25,6 @@ pytestmark = pytest.mark.clickhouse
 NOON = datetime(2025, 3, 30, 12, tzinfo=UTC)
 RANGE = {"start_time": "2025-03-30T00:00:00Z", "end_time": "2025-03-31T00:00:00Z"}
 ACCOUNT = "default"
-
-
-@pytest.fixture(scope="session")
-def store_url(clickhouse_url: str) -> Iterator[str]:
-    """The URL of a migrated database of the run's ClickHouse."""
-    database = f"console_{uuid4().hex}"
-    client = connect_store(clickhouse_url, database="")
-    apply(client, database, read_migrations())
-    yield f"{clickhouse_url.rpartition('/')[0]}/{database}"
-    client.command(f"DROP DATABASE {database} SYNC")
-    client.close()
 
 
 @pytest.fixture

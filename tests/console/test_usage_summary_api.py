@@ -5,14 +5,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
 from clickhouse_connect.driver import Client
 
 from clickhouse.client import connect as connect_store
-from clickhouse.migrator import apply, read_migrations
 from console.settings import Settings
 from tests.console.selling import Shop
 from tests.console.stored import store_rows
@@ -21,17 +19,6 @@ pytestmark = pytest.mark.clickhouse
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 START = NOW - timedelta(hours=1)
-
-
-@pytest.fixture(scope="module")
-def store_url(clickhouse_url: str) -> Iterator[str]:
-    """The URL of a migrated database of the run's ClickHouse."""
-    database = f"summary_{uuid4().hex}"
-    client = connect_store(clickhouse_url, database="")
-    apply(client, database, read_migrations())
-    yield f"{clickhouse_url.rpartition('/')[0]}/{database}"
-    client.command(f"DROP DATABASE {database} SYNC")
-    client.close()
 
 
 @pytest.fixture

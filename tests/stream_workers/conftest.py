@@ -1,24 +1,19 @@
 """A migrated ClickHouse database for tests of the store."""
 
 from collections.abc import AsyncIterator, Iterator
-from uuid import uuid4
 
 import pytest
 from clickhouse_connect.driver import Client
 
 from clickhouse.client import Inserts, connect
-from clickhouse.migrator import apply, read_migrations
+from tests.stack import migrated
 
 
 @pytest.fixture(scope="module")
 def url(clickhouse_url: str) -> Iterator[str]:
-    """A migrated database of the run's ClickHouse."""
-    database = f"workers_{uuid4().hex}"
-    client = connect(clickhouse_url, database="")
-    apply(client, database, read_migrations())
-    yield f"{clickhouse_url.rpartition('/')[0]}/{database}"
-    client.command(f"DROP DATABASE {database} SYNC")
-    client.close()
+    """A migrated database of the module's own."""
+    with migrated(clickhouse_url) as each:
+        yield each
 
 
 @pytest.fixture
