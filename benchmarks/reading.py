@@ -146,8 +146,8 @@ def timed(name: str, client: Client, runs: int, read: Callable[[Any], object]) -
 
 
 @contextmanager
-def ingesting(url: str, first: int, events: int) -> Iterator[None]:
-    """Blocks of 2000 events are inserted meanwhile, ten a second if the machine can."""
+def ingesting(url: str, first: int, events: int, a_second: float) -> Iterator[None]:
+    """Blocks of 2000 events are inserted meanwhile, so many a second if the machine can."""
     stop = threading.Event()
 
     def work() -> None:
@@ -157,7 +157,7 @@ def ingesting(url: str, first: int, events: int) -> Iterator[None]:
             started = time.perf_counter()
             fill(client, number, BLOCK, events)
             number += BLOCK
-            stop.wait(max(0.0, 0.1 - (time.perf_counter() - started)))
+            stop.wait(max(0.0, 1 / a_second - (time.perf_counter() - started)))
         client.close()
 
     thread = threading.Thread(target=work)
@@ -169,11 +169,11 @@ def ingesting(url: str, first: int, events: int) -> Iterator[None]:
         thread.join()
 
 
-def measure_all(url: str, events: int, runs: int) -> list[Figure]:
+def measure_all(url: str, events: int, runs: int, a_second: float) -> list[Figure]:
     """Every read while events are inserted; groups, which read events, by fewer runs."""
     client = connect(url)
     figures = []
-    with ingesting(url, first=events, events=events):
+    with ingesting(url, events, events, a_second):
         for name, measures in READS.items():
             read = lambda asked, measures=measures: measure(asked, measures)  # noqa: E731
             figures.append(timed(name, client, runs, read))
@@ -185,7 +185,7 @@ def measure_all(url: str, events: int, runs: int) -> list[Figure]:
     return figures
 
 
-async def _run(events: int, runs: int, console: Console) -> list[Figure]:
+async def _run(events: int, runs: int, a_second: float, console: Console) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="tallylog-bench-") as folder:
         settings = StackSettings(data_dir=Path(folder), clickhouse_port=free_port())
         children = Children(Path(folder) / "logs")
@@ -196,7 +196,7 @@ async def _run(events: int, runs: int, console: Console) -> list[Figure]:
             with console.status("storing events"):
                 await asyncio.to_thread(_fill_all, url, events)
             with console.status("reading"):
-                return await asyncio.to_thread(measure_all, url, events, runs)
+                return await asyncio.to_thread(measure_all, url, events, runs, a_second)
         finally:
             await children.stop()
 
@@ -205,19 +205,21 @@ def _fill_all(url: str, events: int) -> None:
     client = connect(url)
     for first in range(0, events, CHUNK):
         fill(client, first, min(CHUNK, events - first), events)
+    while client.command("SELECT count() FROM system.merges"):
+        time.sleep(0.5)
     client.close()
 
 
 def main(
     events: Annotated[int, typer.Option(help="Events stored.")] = 1_000_000,
     runs: Annotated[int, typer.Option(help="Runs of each read.")] = 100,
+    blocks: Annotated[float, typer.Option(help="Blocks of 2000 inserted a second.")] = 4,
 ) -> None:
     """Measure reads of usage while events are inserted."""
     console = Console(highlight=False)
-    figures = asyncio.run(_run(events, runs, console))
-    title = (
-        f"{events:,} events stored, {os.cpu_count()} cores, {runs} runs, events inserted meanwhile"
-    )
+    figures = asyncio.run(_run(events, runs, blocks, console))
+    ingest = f"{blocks * BLOCK:,.0f} a second inserted meanwhile"
+    title = f"{events:,} events stored, {ingest}; {os.cpu_count()} cores, {runs} runs"
     table = Table(title=title)
     for column in ("read", "queries", "rows read", "p50, ms", "p99, ms"):
         table.add_column(column, justify="left" if column == "read" else "right")
