@@ -1,8 +1,9 @@
 """/openapi.json and /docs: what the service can do, for programs and for people."""
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -35,20 +36,32 @@ def operations_of(routes: Iterable[BaseRoute]) -> list[Operation]:
 
 def routes(operations: Sequence[Operation]) -> list[BaseRoute]:
     """The description of these operations as JSON and as a page, open to all."""
-    described = document(operations, title=TITLE, version=version("tallylog"))
-    text = msgspec.json.encode(described)
-    page = _page(described)
+    described = tuple(operations)
 
     async def openapi(request: Request) -> Response:
-        return Response(text, media_type="application/json")
+        return Response(_made(described).text, media_type="application/json")
 
     async def docs(request: Request) -> Response:
-        return HTMLResponse(page)
+        return HTMLResponse(_made(described).page)
 
     return [
         Route("/openapi.json", openapi, methods=["GET"]),
         Route("/docs", docs, methods=["GET"]),
     ]
+
+
+class _Made(NamedTuple):
+    """A description, ready to send."""
+
+    text: bytes
+    page: str
+
+
+@cache
+def _made(operations: tuple[Operation, ...]) -> _Made:
+    """Made when it is first asked for: it takes a quarter of a second."""
+    described = document(operations, title=TITLE, version=version("tallylog"))
+    return _Made(msgspec.json.encode(described), _page(described))
 
 
 def _page(described: dict[str, Any]) -> str:
