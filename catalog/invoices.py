@@ -122,7 +122,7 @@ def due(session: Session, by: datetime, count: int) -> list[SubscriptionRow]:
                 DueRow.due_at <= by,
             )
         )
-        .order_by(DueRow.due_at)
+        .order_by(DueRow.due_at.asc().nulls_first())
         .limit(count)
     )
     return list(session.scalars(query))

@@ -66,6 +66,10 @@ class Invoicing:
                 except (Rejection, ClickHouseError) as error:
                     log.warning("invoices wait: %s", error)
                     more = False
+                except Exception:
+                    FAILED.inc()
+                    log.exception("invoices wait")
+                    more = False
                 if not more:
                     await asyncio.sleep(self._every_s)
         finally:
