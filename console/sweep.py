@@ -131,6 +131,8 @@ class Sweep:
         under_way = []
         with contextlib.closing(_LateEvents(self._store, name, stretch)) as late:
             while (batch := await _on_thread(late.next_rows)) is not None:
+                if not self._is_active(name):
+                    break  # archived since: what was stored after that is not late
                 for record in records(batch):
                     under_way.append((record, await self._log.append(record.value)))
         for record, ack in under_way:
@@ -146,9 +148,8 @@ class Sweep:
         """Wait until the log is counted beyond a page; False when that is no use any more."""
         started, attempt = time.monotonic(), 0
         while not sent.is_counted(await self._marks()):
-            self._worklist.see_features(self._follower.snapshot.features())
             waited = time.monotonic() - started
-            if not self._worklist.is_active(name) or waited > RESEND_AFTER_S:
+            if not self._is_active(name) or waited > RESEND_AFTER_S:
                 return False
             if attempt > len(POLL_S) and not await self._ask(_left, stretch):
                 return True
@@ -157,6 +158,11 @@ class Sweep:
             await asyncio.sleep(POLL_S[min(attempt, len(POLL_S) - 1)])
             attempt += 1
         return True
+
+    def _is_active(self, name: Name) -> bool:
+        """Whether the name's events count, by the catalog as it is now."""
+        self._worklist.see_features(self._follower.snapshot.features())
+        return self._worklist.is_active(name)
 
     async def _marks(self) -> Mapping[Slot, Mark]:
         return await self._ask(_marks)
