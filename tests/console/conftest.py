@@ -1,16 +1,18 @@
 """The console as an application in this process, and clients with keys of several kinds."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from clickhouse_connect.driver import Client
 from starlette.types import Receive, Send
 from starlette.types import Scope as Connection
 
 from catalog import accounts, keys
 from catalog.bootstrap import bootstrap
 from catalog.database import Catalog
+from clickhouse.client import connect as connect_store
 from console.app import create_app, running
 from console.settings import Settings
 from schemas.catalog import Scope
@@ -28,6 +30,23 @@ def settings(tmp_path: Path) -> Settings:
         clickhouse_url="http://127.0.0.1:9/none",
         catalog_refresh_s=0.05,
     )
+
+
+@pytest.fixture
+def settings_with_store(tmp_path: Path, store_url: str) -> Settings:
+    """For modules that override `settings` with it: the store is there, the log is not."""
+    return Settings(
+        data_dir=tmp_path, kafka="127.0.0.1:9", clickhouse_url=store_url, catalog_refresh_s=0.05
+    )
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Client]:
+    """A client of the module's database, emptied."""
+    with connect_store(store_url) as client:
+        client.command("TRUNCATE TABLE events")
+        client.command("TRUNCATE TABLE usage_states")
+        yield client
 
 
 @pytest.fixture

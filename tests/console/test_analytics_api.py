@@ -1,9 +1,7 @@
 """/v1/events/analytics: usage and what it costs, in windows and groups, against invoices."""
 
-from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,7 +9,6 @@ import httpx
 import pytest
 from clickhouse_connect.driver import Client
 
-from clickhouse.client import connect as connect_store
 from console.settings import Settings
 from tests.console.selling import Shop, flat, tiered
 from tests.console.stored import store_rows
@@ -22,19 +19,8 @@ MARCH = {"start_time": "2030-03-01T00:00:00Z", "end_time": "2030-04-01T00:00:00Z
 
 
 @pytest.fixture
-def settings(tmp_path: Path, store_url: str) -> Settings:
-    return Settings(
-        data_dir=tmp_path, kafka="127.0.0.1:9", clickhouse_url=store_url, catalog_refresh_s=0.05
-    )
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Client]:
-    client = connect_store(store_url)
-    client.command("TRUNCATE TABLE events")
-    client.command("TRUNCATE TABLE usage_states")
-    yield client
-    client.close()
+def settings(settings_with_store: Settings) -> Settings:
+    return settings_with_store
 
 
 @pytest.fixture

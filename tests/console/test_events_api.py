@@ -1,8 +1,6 @@
 """/v1/events/query, GET /v1/events and /v1/events/verdicts over stored rows."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, get_args
 
 import httpx
@@ -10,7 +8,6 @@ import pytest
 from clickhouse_connect.driver import Client
 
 import console.event_pages
-from clickhouse.client import connect as connect_store
 from console.settings import Settings
 from schemas.event_queries import EventVerdict
 from schemas.verdict import Verdict
@@ -21,18 +18,8 @@ RANGE = {"start_time": "2025-08-01T00:00:00Z", "end_time": "2025-09-01T00:00:00Z
 
 
 @pytest.fixture
-def settings(tmp_path: Path, store_url: str) -> Settings:
-    return Settings(
-        data_dir=tmp_path, kafka="127.0.0.1:9", clickhouse_url=store_url, catalog_refresh_s=0.05
-    )
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Client]:
-    client = connect_store(store_url)
-    client.command("TRUNCATE TABLE events")
-    yield client
-    client.close()
+def settings(settings_with_store: Settings) -> Settings:
+    return settings_with_store
 
 
 def event(number: int, **changed: Any) -> Row:

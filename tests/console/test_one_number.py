@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -15,7 +14,6 @@ from clickhouse_connect.driver import Client
 
 from catalog.database import Catalog
 from catalog.follower import Follower
-from clickhouse.client import connect as connect_store
 from console.bills import Bills
 from console.invoicing import Invoicing
 from console.settings import Settings
@@ -41,14 +39,6 @@ def settings(tmp_path: Path, store_url: str) -> Settings:
         catalog_refresh_s=0.05,
         invoice_every_s=3600,
     )
-
-
-@pytest.fixture
-def engine(store_url: str) -> Iterator[Client]:
-    with connect_store(store_url) as client:
-        client.command("TRUNCATE TABLE events")
-        client.command("TRUNCATE TABLE usage_states")
-        yield client
 
 
 def meter_of(rule: Rule) -> dict[str, Any]:
@@ -101,7 +91,7 @@ def number(value: Any) -> Decimal | None:
 
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_usage_analytics_summary_preview_and_invoice_say_what_the_oracle_says(
-    seed: int, client: httpx.AsyncClient, engine: Client, settings: Settings
+    seed: int, client: httpx.AsyncClient, store: Client, settings: Settings
 ) -> None:
     chance, shop = random.Random(seed), Shop(client)
     rules = rules_of(ACCOUNT)
@@ -127,7 +117,7 @@ async def test_usage_analytics_summary_preview_and_invoice_say_what_the_oracle_s
     end = datetime.fromisoformat(subscription["current_period_end"])
     log = log_of(chance, list(rules), start, now)
     ids = {name: feature["id"] for name, feature in features.items()}
-    store_block(engine, oracle.judge(log, rules.values()), rules, ids)
+    store_block(store, oracle.judge(log, rules.values()), rules, ids)
 
     expected = {
         ids[name]: oracle.usage(oracle.judge(log, [rule]), rule, CUSTOMER, start, end, ZONE)
@@ -156,12 +146,12 @@ async def test_usage_analytics_summary_preview_and_invoice_say_what_the_oracle_s
     used = await shop.post("subscriptions/usage", 200, subscription_id=subscription["id"])
     assert {e["feature_id"]: number(e["usage"]) for e in used["charges"]} == expected
 
-    catalog, store = Catalog(settings.catalog), Store(settings.clickhouse_url)
-    bills = Bills(catalog, Follower(catalog), store)
+    catalog, reader = Catalog(settings.catalog), Store(settings.clickhouse_url)
+    bills = Bills(catalog, Follower(catalog), reader)
     invoicing = Invoicing(settings, catalog, bills, lambda account: end + timedelta(days=1))
     await asyncio.to_thread(invoicing.close_due, end + timedelta(hours=2))
     [closed] = (await shop.get("invoices"))["items"]
     assert {e["feature_id"]: number(e["usage"]) for e in closed["line_items"]} == expected
     assert closed["total"] == preview["total"]
-    store.close()
+    reader.close()
     catalog.close()

@@ -1,9 +1,7 @@
 """/v1/events/usage and /v1/events/usage/meter: from stored events to an answer, and refusals."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +10,6 @@ import msgspec
 import pytest
 from clickhouse_connect.driver import Client
 
-from clickhouse.client import connect as connect_store
 from console.settings import Settings
 from console.store import Store
 from schemas.errors import ServiceUnavailable
@@ -28,19 +25,8 @@ ACCOUNT = "default"
 
 
 @pytest.fixture
-def settings(tmp_path: Path, store_url: str) -> Settings:
-    return Settings(
-        data_dir=tmp_path, kafka="127.0.0.1:9", clickhouse_url=store_url, catalog_refresh_s=0.05
-    )
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Client]:
-    client = connect_store(store_url)
-    client.command("TRUNCATE TABLE events")
-    client.command("TRUNCATE TABLE usage_states")
-    yield client
-    client.close()
+def settings(settings_with_store: Settings) -> Settings:
+    return settings_with_store
 
 
 def put(store: Client, rule: Rule, feature_id: str, *properties: dict[str, Any]) -> None:

@@ -1,16 +1,13 @@
 """/v1/customers/usage: what a customer used of its free limits, and when they come back."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from clickhouse_connect.driver import Client
 
-from clickhouse.client import connect as connect_store
 from console.settings import Settings
 from tests.console.selling import Shop
 from tests.console.stored import store_rows
@@ -22,19 +19,8 @@ START = NOW - timedelta(hours=1)
 
 
 @pytest.fixture
-def settings(tmp_path: Path, store_url: str) -> Settings:
-    return Settings(
-        data_dir=tmp_path, kafka="127.0.0.1:9", clickhouse_url=store_url, catalog_refresh_s=0.05
-    )
-
-
-@pytest.fixture
-def store(store_url: str) -> Iterator[Client]:
-    client = connect_store(store_url)
-    client.command("TRUNCATE TABLE events")
-    client.command("TRUNCATE TABLE usage_states")
-    yield client
-    client.close()
+def settings(settings_with_store: Settings) -> Settings:
+    return settings_with_store
 
 
 @pytest.fixture
