@@ -1,4 +1,7 @@
-"""Where a customer's use of a feature is billed at a moment, or why nowhere."""
+"""Where a customer's use of a feature is billed at a moment, or why nowhere.
+
+A closed period was billed by the lines of its invoice, another will be by its plan's prices.
+"""
 
 from datetime import datetime
 from enum import StrEnum
@@ -7,7 +10,8 @@ from typing import NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from catalog import entitlements, prices, subscriptions
+from catalog import entitlements, invoices, prices, subscriptions
+from catalog.invoice_tables import InvoiceRow
 from catalog.plan_tables import EntitlementRow, PriceRow
 from catalog.tables import CustomerRow, FeatureRow, moment
 from schemas.catalog import Status
@@ -29,8 +33,9 @@ class Attribution(NamedTuple):
     """The subscription, price and entitlement that apply, or the reason why none does.
 
     reason, detail  None and "" where it is billed; the detail says what to do.
+    price           Of a closed period the one of its invoice, archived or not.
     subscription    Also the one that is nearest to billing it, where there is a reason.
-    entitlement     None where the plan gives nothing for free.
+    entitlement     As it stands now; None where the plan gives nothing for free.
     """
 
     subscription: Subscription | None
@@ -44,32 +49,36 @@ def attribute(
     session: Session, customer: CustomerRow, feature: FeatureRow, at: datetime
 ) -> Attribution:
     """Find what bills a customer's use of a feature at a moment."""
-    named = f"feature {shown(feature.name)}"
+    account, named = customer.account, f"feature {shown(feature.name)}"
+    theirs = subscriptions.of_customer(session, account, customer.id)
+    present = [(each, phase) for each in theirs if (phase := phase_at(each, at)) is not None]
+    closed = {each.id: invoices.holding(session, each.id, at) for each, _ in present}
+    for subscription, phase in present:
+        price = _price(session, subscription, phase, feature, closed[subscription.id])
+        if price is not None:
+            limits = entitlements.published(session, account, [phase.plan_id])
+            limit = next((each for each in limits if each.feature_id == feature.id), None)
+            return Attribution(subscription, price, limit)
     sold = select(PriceRow.id).where(
         PriceRow.feature_id == feature.id, PriceRow.status == Status.PUBLISHED
     )
     if session.scalars(sold.limit(1)).first() is None:
         detail = f"No plan has {named}: create a price for it on the customer's plan"
         return Attribution(None, reason=Reason.FEATURE_IN_NO_PLAN, detail=detail)
-    account = customer.account
-    theirs = subscriptions.of_customer(session, account, customer.id)
     if not theirs:
         detail = f"Customer {shown(customer.external_id)} has no subscription: create one"
         return Attribution(None, reason=Reason.NO_SUBSCRIPTION, detail=detail)
-    present = [(each, phase) for each in theirs if (phase := phase_at(each, at)) is not None]
-    for subscription, phase in present:
-        price = _price(session, subscription, phase, feature)
-        if price is not None:
-            limits = entitlements.published(session, account, [phase.plan_id])
-            limit = next((each for each in limits if each.feature_id == feature.id), None)
-            return Attribution(subscription, price, limit)
     if present:
         subscription, phase = present[-1]
-        terms = subscriptions.terms_of(subscription)
-        detail = (
-            f"Plan {shown(phase.plan_id)} of subscription {shown(subscription.id)} has no price "
-            f"for {named} in {terms}: create one"
-        )
+        terms, invoice = subscriptions.terms_of(subscription), closed[subscription.id]
+        whose = f"Plan {shown(phase.plan_id)} of subscription {shown(subscription.id)}"
+        detail = f"{whose} has no price for {named} in {terms}: create one"
+        if invoice is not None:
+            detail = (
+                f"{whose} had no price for {named} in {terms} when invoice "
+                f"{invoice.invoice_number} closed that period, which can't change: create one for "
+                "periods to come"
+            )
         return Attribution(subscription, reason=Reason.NOT_IN_PLAN, detail=detail)
     later = [each for each in theirs if at < each.start and each.start != each.end]
     if later:
@@ -91,8 +100,15 @@ def phase_at(subscription: Subscription, at: datetime) -> Phase | None:
 
 
 def _price(
-    session: Session, subscription: Subscription, phase: Phase, feature: FeatureRow
+    session: Session,
+    subscription: Subscription,
+    phase: Phase,
+    feature: FeatureRow,
+    closed: InvoiceRow | None,
 ) -> PriceRow | None:
+    if closed is not None:
+        price_id = closed.billed.get(feature.id)
+        return None if price_id is None else session.get_one(PriceRow, price_id)
     terms = subscriptions.terms_of(subscription)
     for price in prices.published(session, subscription.account, [phase.plan_id]):
         if price.feature_id == feature.id and subscriptions.terms_of(price) == terms:

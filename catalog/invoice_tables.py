@@ -18,6 +18,7 @@ class InvoiceRow(EntityTable):
     number    Of the account's invoices, from 1 without a gap; `sequence` of the subscription's.
     content   The whole invoice with all that it was computed with, as billing stores it.
     late      For each of its adjustments, how many events made it.
+    billed    By feature, the price of its line: what no other subscription may bill then.
     """
 
     __tablename__ = "invoices"
@@ -41,6 +42,7 @@ class InvoiceRow(EntityTable):
     total: Mapped[Decimal]
     content: Mapped[str] = mapped_column(Text)
     late: Mapped[list[int]]
+    billed: Mapped[dict[str, str]]
 
     subscription: Mapped[SubscriptionRow] = relationship(lazy="joined", innerjoin=True)
 

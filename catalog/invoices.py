@@ -11,7 +11,7 @@ from catalog import listing
 from catalog.database import Writing
 from catalog.invoice_tables import DueRow, InvoiceRow
 from catalog.plan_tables import SubscriptionRow
-from catalog.tables import CustomerRow
+from catalog.tables import CustomerRow, moment
 from schemas.errors import AlreadyExists, shown
 from schemas.invoices import InvoiceSearch
 
@@ -31,6 +31,16 @@ class Closed(NamedTuple):
     total: Decimal
     content: str
     late: list[int]
+    billed: dict[str, str]
+
+
+class Billed(NamedTuple):
+    """A closed period `[start, end)`, and by feature the price that billed it."""
+
+    subscription_id: str
+    start: datetime
+    end: datetime
+    prices: dict[str, str]
 
 
 def store(
@@ -38,11 +48,16 @@ def store(
 ) -> InvoiceRow:
     """Store the subscription's invoice of this sequence, and number it.
 
-    Raises AlreadyExists where another process has stored it.
+    Raises AlreadyExists where another process has stored it, or part of its period.
     """
     session = writing.session
     if sequence != last_sequence(session, subscription.id) + 1:
         raise AlreadyExists(f"Invoice {sequence} of subscription {shown(subscription.id)} exists")
+    closed_to = invoiced_until(session, subscription.id)
+    if closed_to is not None and closed.period_start < closed_to:
+        raise AlreadyExists(
+            f"Subscription {shown(subscription.id)} is invoiced up to {moment(closed_to)}"
+        )
     numbered = select(func.max(InvoiceRow.number)).where(InvoiceRow.account == subscription.account)
     return writing.create(
         InvoiceRow(
@@ -92,6 +107,36 @@ def invoiced_until(session: Session, subscription_id: str) -> datetime | None:
     """The end of a subscription's last closed period; None before the first is closed."""
     query = select(InvoiceRow.period_end).where(InvoiceRow.subscription_id == subscription_id)
     return session.scalars(query.order_by(InvoiceRow.sequence.desc()).limit(1)).one_or_none()
+
+
+def closed_until(session: Session, customer_id: str) -> dict[str, datetime]:
+    """By subscription of a customer, the end of its last closed period; without those of none."""
+    query = select(InvoiceRow.subscription_id, func.max(InvoiceRow.period_end))
+    rows = session.execute(
+        query.where(InvoiceRow.customer_id == customer_id).group_by(InvoiceRow.subscription_id)
+    )
+    return {subscription_id: end for subscription_id, end in rows}
+
+
+def billed(session: Session, customer_id: str, since: datetime) -> list[Billed]:
+    """What closed periods of a customer's that end after a moment were billed for, in order."""
+    query = select(
+        InvoiceRow.subscription_id,
+        InvoiceRow.period_start,
+        InvoiceRow.period_end,
+        InvoiceRow.billed,
+    ).where(InvoiceRow.customer_id == customer_id, InvoiceRow.period_end > since)
+    return [Billed(*row) for row in session.execute(query.order_by(InvoiceRow.created_version))]
+
+
+def holding(session: Session, subscription_id: str, at: datetime) -> InvoiceRow | None:
+    """A subscription's invoice of the closed period that a moment falls in."""
+    query = select(InvoiceRow).where(
+        InvoiceRow.subscription_id == subscription_id,
+        InvoiceRow.period_start <= at,
+        InvoiceRow.period_end > at,
+    )
+    return session.scalars(query).one_or_none()
 
 
 def of_period(session: Session, subscription_id: str, start: datetime) -> InvoiceRow | None:

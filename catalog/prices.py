@@ -166,4 +166,4 @@ def _check(writing: Writing, price: PriceRow) -> None:
     )
     for limit in session.scalars(limits):
         entitlements.check_reset(limit, [price], "/billing_period")
-    subscriptions.check_price(session, price, writing.at)
+    subscriptions.check_price(session, price)

@@ -1,19 +1,19 @@
 """Subscriptions: customers on plans, each feature of a customer by one of them at a time."""
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
 
-from catalog import customers, invoices, listing, plans
+from catalog import customers, invoices, listing, plans, stretches
 from catalog.database import Writing
+from catalog.invoice_tables import InvoiceRow
 from catalog.plan_tables import PhaseRow, PriceRow, SubscriptionRow
 from catalog.tables import CustomerRow, moment
 from schemas.catalog import Status
-from schemas.errors import AlreadyExists, InvalidRequest, shown
+from schemas.errors import InvalidRequest, shown
 from schemas.plans import BillingPeriod, Phase, Subscription
 from schemas.subscriptions import (
     Cancellation,
@@ -42,14 +42,6 @@ class Terms(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.currency} per {self.period_count} {self.period}"
-
-
-class _Stretch(NamedTuple):
-    """A plan that a subscription is on over `[start, end)`."""
-
-    plan_id: str
-    start: datetime
-    end: datetime | None
 
 
 def create(writing: Writing, account: str, wish: NewSubscription) -> SubscriptionRow:
@@ -90,7 +82,7 @@ def create(writing: Writing, account: str, wish: NewSubscription) -> Subscriptio
     writing.stamp(subscription)
     with session.no_autoflush:
         _check_is_sold(session, plan.id, terms_of(subscription), "/plan_id")
-        _check_is_alone(session, as_subscription(subscription))
+        _check_is_alone(session, as_subscription(subscription), start)
     return writing.create(subscription)
 
 
@@ -147,12 +139,14 @@ def cancel(
         detail = f"it ends earlier, at {moment(subscription.end_date)}: send a date before that"
         raise InvalidRequest.at("/cancel_at", "out_of_range", detail)
     _check_is_open(writing.session, subscription, at, "/cancel_at")
+    ended = subscription.ends_at
     subscription.cancellation_type = wish.cancellation_type
     subscription.cancelled_at = to_millisecond(writing.at)
     subscription.cancel_at = subscription.ends_at = at
     subscription.cancel_reason = wish.reason or None
-    with writing.session.no_autoflush:
-        _check_is_alone(writing.session, as_subscription(subscription))
+    if ended is not None and ended < at:
+        with writing.session.no_autoflush:
+            _check_is_alone(writing.session, as_subscription(subscription), ended)
     return writing.update(subscription, before)
 
 
@@ -184,7 +178,7 @@ def on_plan_from(
         raise InvalidRequest.at("/target_plan_id", "not_allowed", detail)
     _check_is_sold(session, plan_id, terms_of(row), "/target_plan_id")
     then = msgspec.structs.replace(now, phases=phases)
-    _check_is_alone(session, then)
+    _check_is_alone(session, then, at)
     return then
 
 
@@ -252,30 +246,46 @@ def terms_of(row: SubscriptionRow | PriceRow | Subscription) -> Terms:
     return Terms(row.currency, row.billing_period, row.billing_period_count)
 
 
-def check_price(session: Session, price: PriceRow, now: datetime) -> None:
-    """Raises AlreadyExists where a new price would bill a customer's feature a second time.
+def check_price(session: Session, price: PriceRow) -> None:
+    """Raises AlreadyExists where a price would bill a customer's feature a second time.
 
-    From now on: the customer is on the price's plan, and has the feature from another subscription.
+    It bills all that is not invoiced of the plan's subscriptions, also of those that have ended.
     """
-    lasts = SubscriptionRow.ends_at.is_(None) | (SubscriptionRow.ends_at > now)
+    invoiced = (
+        select(func.max(InvoiceRow.period_end))
+        .where(InvoiceRow.subscription_id == SubscriptionRow.id)
+        .correlate(SubscriptionRow)
+        .scalar_subquery()
+    )
+    is_open = (
+        SubscriptionRow.account == price.account,
+        SubscriptionRow.id.in_(_with_plan(price.plan_id)),
+        SubscriptionRow.currency == price.currency,
+        SubscriptionRow.billing_period == price.billing_period,
+        SubscriptionRow.billing_period_count == price.billing_period_count,
+        or_(
+            SubscriptionRow.ends_at.is_(None),
+            invoiced.is_(None),
+            SubscriptionRow.ends_at > invoiced,
+        ),
+    )
+    begins = func.coalesce(invoiced, SubscriptionRow.start_date)
+    since = session.scalar(select(func.min(begins)).where(*is_open))
+    if since is None:
+        return
     several = (
         select(SubscriptionRow.customer_id)
-        .where(SubscriptionRow.account == price.account, lasts)
+        .where(
+            SubscriptionRow.account == price.account,
+            SubscriptionRow.ends_at.is_(None) | (SubscriptionRow.ends_at > since),
+        )
         .group_by(SubscriptionRow.customer_id)
         .having(func.count() > 1)
     )
-    query = select(SubscriptionRow).where(
-        SubscriptionRow.account == price.account,
-        SubscriptionRow.id.in_(_with_plan(price.plan_id)),
-        SubscriptionRow.customer_id.in_(several),
-        lasts,
-    )
+    query = select(SubscriptionRow).where(*is_open, SubscriptionRow.customer_id.in_(several))
     for row in session.scalars(query):
-        if terms_of(row) == terms_of(price):
-            own = [
-                each for each in _stretches(as_subscription(row)) if each.plan_id == price.plan_id
-            ]
-            _check_meets_none(session, as_subscription(row), own, {price.feature_id}, now)
+        own, theirs = as_subscription(row), of_customer(session, row.account, row.customer_id)
+        stretches.check_alone(session, own, theirs, since, price)
 
 
 def check_has_not_ended(row: SubscriptionRow, now: datetime) -> None:
@@ -307,51 +317,10 @@ def _check_is_sold(session: Session, plan_id: str, terms: Terms, place: str) -> 
         raise InvalidRequest.at(place, "not_sold", detail)
 
 
-def _check_is_alone(session: Session, own: Subscription) -> None:
-    """Raises AlreadyExists where another of the customer's has one of its features at a time."""
-    for stretch in _stretches(own):
-        features = features_sold(session, stretch.plan_id, terms_of(own))
-        _check_meets_none(session, own, [stretch], features)
-
-
-def _check_meets_none(
-    session: Session,
-    own: Subscription,
-    stretches: list[_Stretch],
-    features: set[str],
-    since: datetime | None = None,
-) -> None:
-    others = of_customer(session, own.account, own.customer_id)
-    for other in others:
-        for theirs in _stretches(other) if other.id != own.id else ():
-            for ours in stretches:
-                both = _common(ours, theirs)
-                if both is None or (since and both.end and both.end <= since):
-                    continue
-                shared = features & features_sold(session, theirs.plan_id, terms_of(other))
-                if shared:
-                    raise AlreadyExists(
-                        f"Subscription {shown(other.id)} has feature {shown(min(shared))} of this "
-                        f"customer from {moment(both.start)}",
-                        cure="cancel that one first, or change its plan",
-                        details={"subscription_id": other.id, "feature_ids": sorted(shared)},
-                    )
-
-
-def _stretches(subscription: Subscription) -> Iterator[_Stretch]:
-    """The stretches of a subscription that have a length."""
-    ends = [*(phase.start for phase in subscription.phases[1:]), None]
-    for phase, following in zip(subscription.phases, ends, strict=True):
-        end = min((each for each in (following, subscription.end) if each), default=None)
-        if end is None or phase.start < end:
-            yield _Stretch(phase.plan_id, phase.start, end)
-
-
-def _common(one: _Stretch, other: _Stretch) -> _Stretch | None:
-    """The time that two stretches share."""
-    start = max(one.start, other.start)
-    end = min((each for each in (one.end, other.end) if each), default=None)
-    return _Stretch(one.plan_id, start, end) if end is None or start < end else None
+def _check_is_alone(session: Session, own: Subscription, since: datetime) -> None:
+    """Raises AlreadyExists where another of the customer's bills one of its features then."""
+    theirs = of_customer(session, own.account, own.customer_id)
+    stretches.check_alone(session, own, theirs, since)
 
 
 def features_sold(session: Session, plan_id: str, terms: Terms) -> set[str]:

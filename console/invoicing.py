@@ -15,6 +15,7 @@ import msgspec
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from prometheus_client import Counter, Gauge
 
+from billing.charges import Basis
 from billing.invoices import Invoice, stored
 from billing.periods import Period, period_at, periods
 from catalog import invoices, subscriptions
@@ -118,8 +119,10 @@ class Invoicing:
         if not over and following <= now - self._grace:
             return False
         computed: list[Invoice] = []
+        sold_by: list[Basis] = []
         if over:
             computed = self._bills.of(subscription, over)
+            sold_by = [one.basis for one in computed]
         elif last is not None and (span := _behind(subscription, begun, bound)) is not None:
             computed = self._bills.after_the_last(subscription, span)
         sequence = 0 if last is None else last.sequence
@@ -127,7 +130,9 @@ class Invoicing:
         with self._catalog.writing(ACTOR) as writing:
             current = writing.session.get_one(SubscriptionRow, row.id)
             latest = invoices.last_sequence(writing.session, row.id)
-            if (current.version, latest) != (row.version, sequence):
+            session = writing.session
+            terms = self._bills.bases(session, subscription, over)
+            if (current.version, latest) != (row.version, sequence) or terms != sold_by:
                 return True  # changed or closed meanwhile: what was computed may not be so any more
             for number, one in enumerate(closed, start=sequence + 1):
                 invoices.store(writing, current, number, one)
@@ -175,4 +180,5 @@ def _going_on(subscription: Subscription, at: datetime) -> Period | None:
 
 def _closed(invoice: Invoice, late: list[int]) -> Closed:
     period = invoice.basis.period
-    return Closed(period.start, period.end, invoice.total, stored(invoice).decode(), late)
+    billed = {line.feature_id: line.price_id for line in invoice.lines}
+    return Closed(period.start, period.end, invoice.total, stored(invoice).decode(), late, billed)

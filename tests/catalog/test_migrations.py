@@ -1,16 +1,23 @@
 """The tables: made once, by however many processes, and as the models say."""
 
+import json
 import multiprocessing
+from datetime import timedelta
+from decimal import Decimal
 
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
+from catalog import invoices
 from catalog.bootstrap import bootstrap
 from catalog.database import Catalog, open_engine
 from catalog.invoice_tables import InvoiceRow
+from catalog.invoices import Closed
 from catalog.migrations import configuration, migrate
+from tests.catalog.offers import START, Sold
 
 
 def test_migrating_twice_changes_nothing(empty_url: str) -> None:
@@ -35,6 +42,27 @@ def test_migrations_are_numbered_without_gaps(catalog_url: str) -> None:
     numbers = [script.revision for script in reversed(scripts)]
     assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
     assert applied == numbers[-1]
+
+
+def test_what_older_invoices_billed_is_read_from_their_content(catalog: Catalog) -> None:
+    with catalog.writing("ada") as writing:
+        sold = Sold(writing)
+        price = sold.price(writing)
+        row = sold.subscription(writing)
+        content = json.dumps(
+            {"lines": [{"feature_id": sold.feature.id, "price_id": price.id, "amount": "1"}]}
+        )
+        end = START + timedelta(days=1)
+        closed = Closed(START, end, Decimal(1), content, [], {})
+        invoice_id = invoices.store(writing, row, 1, closed).id
+    with catalog.engine.begin() as connection:
+        command.downgrade(configuration(connection), "0003")
+    with catalog.engine.begin() as connection:
+        command.upgrade(configuration(connection), "head")
+    with catalog.reading() as session:
+        invoice = invoices.get(session, "acme", invoice_id)
+        assert invoice.billed == {sold.feature.id: price.id}
+        assert invoice.content == content
 
 
 def test_of_processes_that_start_at_once_one_makes_the_tables_and_the_key(empty_url: str) -> None:

@@ -1,18 +1,15 @@
 """What is sold, in the database: as billing reads it, and what may exist once."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 import pytest
 
-from catalog import changes, customers, entitlements, features, plans, prices, subscriptions
-from catalog.database import Catalog, Writing
-from catalog.plan_tables import EntitlementRow, PriceRow, SubscriptionRow
-from schemas.customers import NewCustomer
+from catalog import changes, entitlements, features, plans, prices, subscriptions
+from catalog.database import Catalog
+from catalog.plan_tables import EntitlementRow, PriceRow
 from schemas.errors import AlreadyExists, NotFound
-from schemas.features import NewFeature
-from schemas.offers import NewEntitlement, NewPlan, NewPrice, PriceUpdate
+from schemas.offers import NewEntitlement, NewPlan, PriceUpdate
 from schemas.plans import (
     BillingCycle,
     BillingModel,
@@ -26,42 +23,10 @@ from schemas.plans import (
     Tier,
     TierMode,
 )
-from schemas.subscriptions import Cancellation, NewSubscription, SubscriptionSearch
+from schemas.subscriptions import Cancellation, SubscriptionSearch
+from tests.catalog.offers import START, Sold
 
-START = datetime(2030, 1, 31, 12, 30, 15, 123000, UTC)
 TERMS = subscriptions.Terms("usd", BillingPeriod.MONTHLY, 1)
-
-
-class Sold:
-    """A plan with a priced feature, and a customer."""
-
-    def __init__(self, writing: Writing, account: str = "acme") -> None:
-        meter = {"event_name": "used", "aggregation": {"type": "SUM", "field": "n"}}
-        wish = NewFeature.model_validate({"name": "Credits", "meter": meter})
-        self.feature = features.create(writing, account, wish)
-        self.plan = plans.create(writing, account, NewPlan(name="Pro"))
-        self.customer = customers.create(writing, account, NewCustomer(external_id="c"))
-
-    def price(self, writing: Writing, **more: Any) -> PriceRow:
-        wish = {
-            "plan_id": self.plan.id,
-            "meter_id": self.feature.meter_id,
-            "currency": "USD",
-            "billing_period": "MONTHLY",
-            "billing_model": "FLAT_FEE",
-            "amount": "0.000000000000000001",
-        }
-        return prices.create(writing, "acme", NewPrice.model_validate(wish | more))
-
-    def subscription(self, writing: Writing, **more: Any) -> SubscriptionRow:
-        wish = {
-            "customer_id": self.customer.id,
-            "plan_id": self.plan.id,
-            "currency": "usd",
-            "billing_period": "MONTHLY",
-            "start_date": START,
-        }
-        return subscriptions.create(writing, "acme", NewSubscription.model_validate(wish | more))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from clickhouse_connect.driver import Client
 
-from catalog import invoices, subscriptions
+from catalog import invoices, prices, subscriptions
 from catalog.database import Catalog
 from catalog.follower import Follower
 from clickhouse.client import connect as connect_store
@@ -24,9 +24,9 @@ from console.invoicing import Invoicing
 from console.settings import Settings
 from console.store import Store
 from schemas.errors import AlreadyExists, InvalidRequest, ServiceUnavailable
-from schemas.subscriptions import Cancellation
+from schemas.subscriptions import Cancellation, NewSubscription
 from tests.billing.sold import at
-from tests.console.selling import Shop, flat, tiered
+from tests.console.selling import Shop, flat, on, tiered
 from tests.console.stored import store_rows
 
 pytestmark = pytest.mark.clickhouse
@@ -233,7 +233,7 @@ async def test_the_catalog_takes_an_invoice_only_as_the_next_of_its_subscription
 ) -> None:
     feature = await books.shop.feature()
     _, _, subscription = await sold(books, feature)
-    one = invoices.Closed(at("2025-01-01"), at("2025-02-01"), Decimal(0), "{}", [])
+    one = invoices.Closed(at("2025-01-01"), at("2025-02-01"), Decimal(0), "{}", [], {})
     for sequence in (0, 2):
         with pytest.raises(AlreadyExists), books.catalog.writing("test") as writing:
             row = subscriptions.get(writing.session, "default", subscription["id"])
@@ -361,6 +361,88 @@ async def test_a_plan_change_taken_back_after_it_was_invoiced_leaves_the_cut(boo
     closed = await books.invoices()
     assert spans(closed) == [("2025-01-01", "2025-01-15"), ("2025-01-15", "2025-02-01")]
     assert [each["total"] for each in closed] == ["0.50", "0.70"]
+
+
+# One bill
+
+
+async def test_what_an_invoice_billed_is_billed_by_no_other_though_its_price_was_archived(
+    books: Books,
+) -> None:
+    feature = await books.shop.feature()
+    plan, customer, first = await sold(books, feature)
+    books.use(feature, customer, _2025_01_10=5, _2025_02_10=7)
+    await books.close("2025-02-02")
+    price = (await books.shop.get("prices", plan_ids=plan["id"]))["items"][0]
+
+    async def billed_at(day: str) -> tuple[str, str]:
+        query = {"feature_id": feature["id"], "at": f"{day}T00:00:00Z"}
+        found = await books.shop.get(f"customers/{customer['id']}/billing", **query)
+        assert found["billed"]
+        return found["subscription"]["id"], found["price"]["id"]
+
+    await books.shop.client.delete(f"/v1/prices/{price['id']}")
+    assert await billed_at("2025-01-10") == (first["id"], price["id"])
+    other = await books.shop.plan(feature, amount="1")
+    wish = on(customer, other, start_date="2025-01-01T00:00:00Z")
+    error = await books.shop.refused("subscriptions", 409, **wish)
+    said = f"Subscription '{first['id']}' has feature '{feature['id']}' of this customer from"
+    assert f"{said} 2025-01-01T00:00:00.000Z" in error["message"]
+    second = await books.shop.subscription(customer, other, start_date="2025-02-01T00:00:00Z")
+    # Of February the second has the feature, so that the first's price can't come back meanwhile.
+    answer = await books.shop.client.put(f"/v1/prices/{price['id']}", json={"status": "published"})
+    assert answer.status_code == 409
+    assert await billed_at("2025-01-10") == (first["id"], price["id"])
+    assert (await billed_at("2025-02-10"))[0] == second["id"]
+    await books.close("2025-03-02")
+    found = [(each["subscription_id"], each["total"]) for each in await books.invoices()]
+    assert found[0] == (first["id"], "0.50")
+    assert set(found[1:]) == {(first["id"], "0.00"), (second["id"], "7.00")}
+
+
+async def test_a_price_bills_no_time_that_another_has_billed_before_it_was_made(
+    books: Books,
+) -> None:
+    feature, free = await books.shop.feature(), await books.shop.feature()
+    _, customer, first = await sold(books, feature)
+    other = await books.shop.plan(free)
+    await books.shop.subscription(customer, other, start_date="2025-01-01T00:00:00Z")
+    cancel(books, first, "2025-01-20")
+    await books.close("2025-01-20 12:00")  # the first is over and invoiced, the other under way
+    error = await books.shop.refused("prices", 409, **flat(other, feature))
+    assert "from 2025-01-01T00:00:00.000Z" in error["message"]
+    await books.close("2025-02-02")
+    await books.shop.post("prices", **flat(other, feature))  # it bills from February on
+    query = {"feature_id": feature["id"], "at": "2025-01-25T00:00:00Z"}
+    nowhere = await books.shop.get(f"customers/{customer['id']}/billing", **query)
+    assert nowhere["reason"] == "not_in_plan"
+    assert "had no price" in nowhere["message"] and "INV-000002" in nowhere["message"]
+
+
+async def test_prices_that_change_while_an_invoice_is_computed_make_it_computed_again(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feature = await books.shop.feature()
+    plan, customer, first = await sold(books, feature)
+    other = await books.shop.plan(feature, amount="1")
+    books.use(feature, customer, _2025_01_10=5)
+    price = (await books.shop.get("prices", plan_ids=plan["id"]))["items"][0]
+    computed = Bills.of
+
+    def sell_it_otherwise_meanwhile(self: Bills, *asked: Any) -> Any:
+        found = computed(self, *asked)
+        monkeypatch.undo()
+        wish = on(customer, other, start_date="2025-01-01T00:00:00Z")
+        with books.catalog.writing("test") as writing:
+            prices.archive(writing, "default", price["id"])
+            subscriptions.create(writing, "default", NewSubscription.model_validate(wish))
+        return found
+
+    monkeypatch.setattr(Bills, "of", sell_it_otherwise_meanwhile)
+    await books.close("2025-02-02")
+    totals = {each["subscription_id"]: each["total"] for each in await books.invoices()}
+    assert totals.pop(first["id"]) == "0.00"
+    assert list(totals.values()) == ["5.00"]
 
 
 # Late usage
