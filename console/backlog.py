@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from console.settings import Settings
 from console.watermarks import Sample
 from schemas import block, resent
-from schemas.event import Unreadable, texts
+from schemas.census import rows_of
 from schemas.limits import MESSAGE_BYTES_MAX
 from schemas.topics import GATEWAY_EVENTS, HEADER_ACCOUNT, RESENT, block_topic
 
@@ -43,7 +43,7 @@ async def unpacked(
             return _resent(record.value, account)
         if record.topic == GATEWAY_EVENTS and _account_of(record) != account:
             return 0
-        return _events(record.value)
+        return rows_of(record.value)
 
     return await _read(settings, spans, count)
 
@@ -92,14 +92,6 @@ async def _read(
 def _account_of(record: ConsumerRecord) -> str:
     headers: dict[str, bytes] = {key: value for key, value in record.headers if value}
     return headers.get(HEADER_ACCOUNT, b"").decode("ascii", "replace")
-
-
-def _events(value: bytes | None) -> int:
-    """How many rows a producer's record will make: its events, or one dead letter."""
-    try:
-        return max(1, len(texts(value or b"")))
-    except Unreadable:
-        return 1
 
 
 def _resent(value: bytes | None, account: str) -> int:

@@ -9,45 +9,25 @@ import logging
 from dataclasses import dataclass
 from zlib import crc32
 
-import msgspec
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from schemas.bookmark import Bookmark as Bookmark
 
 LOOK_MS = 10_000
 log = logging.getLogger(__name__)
 
 
-class Bookmark(msgspec.Struct, frozen=True):
-    """The last record read of a source partition, as the commit's metadata keeps it."""
-
-    epoch: int
-    offset: int
-    timestamp: int
-    crc: int
-
-    @classmethod
-    def after(cls, epoch: int, record: ConsumerRecord) -> "Bookmark":
-        """The bookmark behind a record."""
-        return cls(epoch, record.offset, record.timestamp, crc32(record.value or b""))
-
-    def to_text(self) -> str:
-        """As JSON."""
-        return msgspec.json.encode(self).decode()
-
-    @classmethod
-    def from_text(cls, text: str) -> "Bookmark | None":
-        """From JSON; None where somebody else wrote the commit."""
-        try:
-            return msgspec.json.decode(text, type=cls)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return None
-
-
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A source partition ready to be read: its epoch, and what was lost before it, in words."""
+    """A source partition ready to be read.
+
+    epoch   How often its topic was made anew; `gap` says in words what was lost before it.
+    events  How many events and dead letters were read of this epoch before; None: nobody counted.
+    """
 
     epoch: int
     gap: str | None = None
+    events: int | None = None
 
 
 async def open_epochs(
@@ -65,13 +45,13 @@ async def open_epochs(
         bookmark = None if commit is None else Bookmark.from_text(commit.metadata)
         if commit is None or commit.offset < 0:
             consumer.seek(tp, earliest[tp])
-            opened[tp] = Opened(0)
+            opened[tp] = Opened(0, events=0)
             continue
-        epoch = 0 if bookmark is None else bookmark.epoch
+        epoch, events = (0, None) if bookmark is None else (bookmark.epoch, bookmark.events)
         gap = None
         start = commit.offset
         if commit.offset > ends[tp] or not await _still_there(consumer, tp, bookmark, earliest[tp]):
-            epoch, start = epoch + 1, earliest[tp]
+            epoch, start, events = epoch + 1, earliest[tp], 0
             gap = (
                 f"log_recreated: {tp.topic}/{tp.partition} was made anew: epoch {epoch} begins at"
                 f" offset {start}; the log before it was read up to offset {commit.offset - 1}"
@@ -85,7 +65,7 @@ async def open_epochs(
         if gap is not None:
             log.error(gap)
         consumer.seek(tp, start)
-        opened[tp] = Opened(epoch, gap)
+        opened[tp] = Opened(epoch, gap, events)
     return opened
 
 

@@ -1,4 +1,4 @@
-"""The counter's core: `fold(coverage, block, ...) -> rows, claims, coverage`. Pure.
+"""The counter's core: `fold(coverage, block, ...) -> rows, claims, coverage, balance`. Pure.
 
 No clock, no randomness, no I/O: what a block becomes is a function of the log before it, so
 whoever folds it again, after a crash or as a zombie, comes to the same rows.
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catalog.matching import HOUR, Match, matcher
+from schemas.balance import NOTHING, Balance
 from schemas.block import Block, DeadLetter, encoded
 from schemas.catalog import Aggregation, Feature, Status
 from schemas.limits import FUTURE_MS_MAX
@@ -42,6 +43,7 @@ class Folded:
     rows      One Arrow batch for one INSERT: events, dead letters, and the block's marker.
     claims    Keys and packed claims to write once the rows are in; by key, which RocksDB likes.
     coverage  What the partition holds after this block.
+    balance   What it has taken so far, and how many rows that has to be.
     tally     Rows by verdict, for metrics.
     received  When its events were received (ms), for metrics; nothing of a block with re-sent ones.
     """
@@ -49,6 +51,7 @@ class Folded:
     rows: pa.RecordBatch
     claims: list[tuple[bytes, bytes]]
     coverage: Coverage
+    balance: Balance
     tally: Counter[str]
     received: npt.NDArray[np.int64]
 
@@ -62,8 +65,12 @@ def fold(
     *,
     owner: int,
     horizon_ms: int,
+    balance: Balance = NOTHING,
 ) -> Folded:
-    """Fold one block: drop what is covered, dedupe, match, and lay out its rows."""
+    """Fold one block: drop what is covered, dedupe, match, and lay out its rows.
+
+    `coverage` and `balance` are what the partition held before it.
+    """
     events = block.table()
     total = events.num_rows
     indexes = np.arange(total, dtype=np.uint32)
@@ -75,6 +82,7 @@ def fold(
         for block_index, letter in enumerate(block.dead_letters, start=total)
         if not holds(coverage.get(block.logs[letter.log], ()), letter.position)
     ]
+    taken = _taken(block, events, letters)
     keys = _keys(events)
     decision = decide(
         keys,
@@ -85,7 +93,9 @@ def fold(
         place,
         horizon_ms,
     )
-    if (decision.standings == Standing.DROPPED).any():
+    dropped = int(np.count_nonzero(decision.standings == Standing.DROPPED))
+    balance = balance.with_block(taken, sum(taken.values()) - dropped + 1)
+    if dropped:
         events, indexes, keys, decision = _without_dropped(events, indexes, keys, decision)
     accepted = np.flatnonzero(decision.standings == Standing.ACCEPTED)
     rows_by_key = accepted[np.argsort(_key_heads(events)[accepted])]
@@ -96,11 +106,11 @@ def fold(
     sheet = _Sheet(events, indexes, block, place, owner)
     sheet.mark_duplicates(decision)
     sheet.match(accepted, catalog)
-    rows = sheet.rows(letters, to_text(after))
+    rows = sheet.rows(letters, to_text(after), balance.to_text())
     resent = "home_log" in events.schema.names
     received = events.column("ingested_at").to_numpy()[: 0 if resent else None]
     tally = sheet.tally() + Counter(dead_letter=len(letters))
-    return Folded(rows, claims, after, tally, received)
+    return Folded(rows, claims, after, balance, tally, received)
 
 
 def _uncovered(
@@ -119,6 +129,16 @@ def _uncovered(
             kept = np.ones(len(logs), dtype=bool)
         kept[of_log] = ~covers(spans, positions[of_log])
     return kept
+
+
+def _taken(
+    block: Block, events: pa.RecordBatch, letters: list[tuple[int, DeadLetter]]
+) -> dict[Log, int]:
+    """How many events and dead letters come from each source log."""
+    counts = np.bincount(events.column("log").to_numpy(), minlength=len(block.logs))
+    for _, letter in letters:
+        counts[letter.log] += 1
+    return {block.logs[number]: int(counts[number]) for number in np.flatnonzero(counts)}
 
 
 def _keys(events: pa.RecordBatch) -> list[bytes]:
@@ -302,10 +322,12 @@ class _Sheet:
         counts = np.bincount(self.verdicts, minlength=len(VERDICTS)).tolist()
         return Counter({verdict: n for verdict, n in zip(VERDICTS, counts, strict=True) if n})
 
-    def rows(self, letters: list[tuple[int, DeadLetter]], covered: str) -> pa.RecordBatch:
+    def rows(
+        self, letters: list[tuple[int, DeadLetter]], covered: str, balance: str
+    ) -> pa.RecordBatch:
         """The rows of the block: its events, its dead letters, and last its marker."""
         tail = [self._dead_letter(index, letter) for index, letter in letters]
-        tail.append(self._marker(covered))
+        tail.append(self._marker(covered, balance))
         columns = self._event_columns()
         arrays = [
             _with_tail(array, [row.get(name, _ZEROS[name]) for row in tail])
@@ -407,12 +429,13 @@ class _Sheet:
             "block_index": index,
         }
 
-    def _marker(self, covered: str) -> dict[str, Any]:
+    def _marker(self, covered: str, balance: str) -> dict[str, Any]:
         return self._of_block() | {
             "timestamp": self.place.time,
             "ingested_at": self.place.time,
             "properties": covered.encode(),
             "verdict": Verdict.MARKER,
+            "detail": balance,
             "block_index": MARKER_INDEX,
         }
 

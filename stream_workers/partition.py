@@ -18,6 +18,7 @@ from catalog.database import CatalogUnavailable
 from catalog.follower import Follower
 from catalog.snapshot import Snapshot
 from clickhouse.client import InsertFailed, Inserts
+from schemas.balance import NOTHING
 from schemas.block import COLUMNS, VERSION, Block, DeadLetter, UnreadableBlock, decode, ipc
 from schemas.position import Log, position
 from schemas.topics import block_topic
@@ -70,6 +71,7 @@ class Partition:
         self.next_offset = 0
         self._parts = parts
         self._coverage: Coverage = {}
+        self._balance = NOTHING
         self._counted_until = 0
         self._owner = 0
         self._claims: ClaimStore | None = None
@@ -84,6 +86,7 @@ class Partition:
         self._owner = store.acquire(self.number)
         progress = store.mend(self.number, self._owner)
         self._coverage = progress.coverage
+        self._balance = progress.balance or store.opening_balance(self.number)
         self._counted_until = progress.time
         self.next_offset = progress.offset + 1
         return self.next_offset
@@ -115,7 +118,7 @@ class Partition:
         INGEST_DELAY.observe_all((time.time() * 1000 - folded.received) / 1000)
         BLOCK_ROWS.observe(folded.rows.num_rows)
         await loop.run_in_executor(core, self._claim, place, folded)
-        self._coverage = folded.coverage
+        self._coverage, self._balance = folded.coverage, folded.balance
         self.next_offset = offset + 1
         return folded.tally
 
@@ -151,6 +154,7 @@ class Partition:
             catalog,
             owner=self._owner,
             horizon_ms=self._parts.settings.horizon_ms,
+            balance=self._balance,
         )
 
     def _claim(self, place: Place, folded: Folded) -> None:

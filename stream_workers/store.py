@@ -13,12 +13,14 @@ from clickhouse_connect.driver.external import ExternalData
 from urllib3.exceptions import HTTPError
 
 from clickhouse.queries import query
+from schemas.balance import NOTHING, Balance
 from schemas.block import ipc
 from stream_workers.claims import pack_all
 from stream_workers.coverage import Coverage, from_text
 
 OWNER_RANDOM_BITS = 20
 SETTLE_TIMEOUT_S = 60.0
+SETTLE_POLL_S = 0.05
 SLOTS_PER_EPOCH = 1 << 16
 PAGE_ROWS = 1 << 22
 """Every page may read the whole table again, for rows lie by customer: few pages, large ones."""
@@ -42,11 +44,13 @@ class Progress:
 
     offset    The last block's (-1: none), and `time` when it was appended (ms).
     coverage  What the partition holds of the source logs.
+    balance   How much that is; None where a counter that kept no balance wrote the last marker.
     """
 
     offset: int
     coverage: Coverage
     time: int = 0
+    balance: Balance | None = NOTHING
 
 
 class Store:
@@ -76,27 +80,37 @@ class Store:
         they still wait. Raises NotOwner when somebody else has taken the partition since.
         """
         slot = self._epoch * SLOTS_PER_EPOCH + partition
-        last = int(
-            self._client.query(
-                "SELECT toUInt64(joinGet('owners', 'owner', {slot:UInt32}))", {"slot": slot}
-            ).result_rows[0][0]
-        )
+        last = self._owner_of(slot)
         if held is not None and last != held:
             raise NotOwner(f"block partition {partition} has another owner")
         now = int(time.time() * 1000) << OWNER_RANDOM_BITS
         owner = max(now, last + (1 << OWNER_RANDOM_BITS)) | secrets.randbits(OWNER_RANDOM_BITS)
-        self._client.insert("owners", [[slot, owner]], column_names=["slot", "owner"])
+        self._set_owner(slot, owner)
         self._settle(partition)
         return owner
 
+    def _owner_of(self, slot: int) -> int:
+        """The number of a slot's owner; 0: it never had one."""
+        rows = self._client.query(
+            "SELECT toUInt64(joinGet('owners', 'owner', {slot:UInt32}))", {"slot": slot}
+        ).result_rows
+        return int(rows[0][0])
+
+    def _set_owner(self, slot: int, owner: int) -> None:
+        self._client.insert("owners", [[slot, owner]], column_names=["slot", "owner"])
+
     def _settle(self, partition: int) -> None:
         """Wait until no insert of the partition is under way. Raises TimeoutError."""
-        prefix = self.query_prefix(partition)
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
-        while self._client.query(query("inserts_running"), {"prefix": prefix}).result_rows[0][0]:
+        while self._is_inserting(partition):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"an insert {prefix}* is still running")
-            time.sleep(0.05)
+                raise TimeoutError(f"an insert {self.query_prefix(partition)}* is still running")
+            time.sleep(SETTLE_POLL_S)
+
+    def _is_inserting(self, partition: int) -> bool:
+        prefix = self.query_prefix(partition)
+        rows = self._client.query(query("inserts_running"), {"prefix": prefix}).result_rows
+        return bool(rows[0][0])
 
     def progress(self, partition: int) -> Progress:
         """The partition's last marker."""
@@ -105,7 +119,15 @@ class Store:
         ).result_rows
         if not rows:
             return Progress(-1, {})
-        return Progress(int(rows[0][0]), from_text(rows[0][1]), int(rows[0][2]))
+        offset, covered, moment, balance = rows[0]
+        return Progress(int(offset), from_text(covered), int(moment), Balance.from_text(balance))
+
+    def opening_balance(self, partition: int) -> Balance:
+        """The balance of a partition whose blocks were counted before balances were kept."""
+        rows = self._client.query(
+            query("rows_of_partition"), {"epoch": self._epoch, "partition": partition}
+        ).result_rows
+        return Balance({}, int(rows[0][0]))
 
     def states_upto(self, partition: int) -> int:
         """Up to which block the states reach."""
@@ -136,6 +158,12 @@ class Store:
 
     def fill(self, partition: int, after: int, upto: int, owner: int) -> None:
         """Run the view's SELECT over the stored rows of some blocks into the states."""
+        for offset in self._blocks(partition, after, upto):
+            # The next owner has to wait for it, as for any insert: `upto` would move under its eyes.
+            query_id = f"{self.query_prefix(partition)}fill-{offset}-{owner}"
+            self._fill_block(partition, offset, owner, query_id)
+
+    def _fill_block(self, partition: int, offset: int, owner: int, query_id: str) -> None:
         database, select = self._client.query(
             "SELECT database, as_select FROM system.tables"
             " WHERE database = currentDatabase() AND name = 'usage_states_mv'"
@@ -143,16 +171,19 @@ class Store:
         source = f"FROM {database}.events"
         if select.count(source) != 1:
             raise StoreBehind("usage_states_mv does not read events once: was it changed by hand?")
-        for offset in self._blocks(partition, after, upto):
-            stored = (  # integers of ours and names from system.tables
-                f"FROM (SELECT * REPLACE ({owner:d} AS owner) FROM {database}.events"  # noqa: S608
-                f" WHERE block_epoch = {self._epoch:d} AND block_partition = {partition:d}"
-                f" AND block_offset = {offset:d}) AS events"
-            )
-            self._client.command(
-                f"INSERT INTO usage_states {select.replace(source, stored)}",
-                settings={"max_threads": 1, "min_insert_block_size_rows": 10_000_000},
-            )
+        stored = (  # integers of ours and names from system.tables
+            f"FROM (SELECT * REPLACE ({owner:d} AS owner) FROM {database}.events"  # noqa: S608
+            f" WHERE block_epoch = {self._epoch:d} AND block_partition = {partition:d}"
+            f" AND block_offset = {offset:d}) AS events"
+        )
+        self._client.command(
+            f"INSERT INTO usage_states {select.replace(source, stored)}",
+            settings={
+                "max_threads": 1,
+                "min_insert_block_size_rows": 10_000_000,
+                "query_id": query_id,
+            },
+        )
 
     def _blocks(self, partition: int, after: int, upto: int) -> list[int]:
         rows = self._client.query(

@@ -54,26 +54,26 @@ async def opened(log: FakeLog) -> Opened:
     return (await open_epochs(log, [TP]))[TP]
 
 
-def bookmark(offset: int, epoch: int = 0, value: bytes = b"x") -> str:
-    return Bookmark.after(epoch, made(offset, value)).to_text()
+def bookmark(offset: int, epoch: int = 0, value: bytes = b"x", events: int | None = 8) -> str:
+    return Bookmark.after(epoch, made(offset, value), events).to_text()
 
 
 async def test_without_a_commit_reading_begins_at_the_first_record() -> None:
     log = FakeLog(range(3, 9))
-    assert await opened(log) == Opened(0)
+    assert await opened(log) == Opened(0, events=0)
     assert log.sought[-1] == 3
 
 
 async def test_the_log_that_was_committed_on_is_read_on() -> None:
     log = FakeLog(range(9), commit=5, metadata=bookmark(4, epoch=2))
-    assert await opened(log) == Opened(2)
+    assert await opened(log) == Opened(2, events=8)
     assert log.sought[-1] == 5
 
 
 async def test_another_record_at_the_bookmark_is_another_log() -> None:
     log = FakeLog(range(9), value=b"y", commit=5, metadata=bookmark(4, epoch=2))
     found = await opened(log)
-    assert (found.epoch, log.sought[-1]) == (3, 0)
+    assert (found.epoch, found.events, log.sought[-1]) == (3, 0, 0)
     assert found.gap is not None and found.gap.startswith("log_recreated: ")
     assert "read up to offset 4" in found.gap
 
@@ -87,14 +87,14 @@ async def test_a_log_that_ends_before_the_commit_is_another_one() -> None:
 async def test_records_deleted_before_they_were_read_are_a_gap() -> None:
     log = FakeLog(range(7, 9), commit=5, metadata=bookmark(4, epoch=1))
     found = await opened(log)
-    assert (found.epoch, log.sought[-1]) == (1, 7)
+    assert (found.epoch, found.events, log.sought[-1]) == (1, 8, 7)
     assert found.gap is not None and found.gap.startswith("log_truncated: ")
     assert "offsets 5 to 6" in found.gap
 
 
 async def test_a_deleted_bookmark_alone_is_no_gap() -> None:
     log = FakeLog(range(5, 9), commit=5, metadata=bookmark(4))
-    assert await opened(log) == Opened(0)
+    assert await opened(log) == Opened(0, events=8)
     assert log.sought[-1] == 5
 
 
@@ -111,7 +111,13 @@ async def test_a_record_that_does_not_come_counts_as_the_same(
     log = FakeLog(range(9), commit=9, metadata=bookmark(8))
     log.offsets = range(0, 9)
     monkeypatch.setattr(FakeLog, "getone", lambda *_: asyncio.sleep(3600))
-    assert await opened(log) == Opened(0)
+    assert await opened(log) == Opened(0, events=8)
+
+
+async def test_behind_a_bookmark_that_counted_nothing_nobody_knows_how_many_there_were() -> None:
+    """A packer before this one wrote it."""
+    log = FakeLog(range(9), commit=5, metadata=bookmark(4, events=None))
+    assert await opened(log) == Opened(0, events=None)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "null", "[1]", '{"epoch": "x"}'])
