@@ -1,6 +1,7 @@
 """/v1/events/monitoring: how many events an account sent, and how far they are counted."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from billing.windows import to_datetime, to_ms
 from console import backlog
 from console.backlog import Backlog
 from console.calls import json_answer, query_as
+from console.conservation import Gaps
 from console.events import DEFAULT_COUNTS_RANGE, verdict_counts
 from console.progress import Progress
 from console.resent_log import AWAY
@@ -19,7 +21,7 @@ from console.routing import Resource, caller, reads
 from console.settings import Settings
 from console.store import Store
 from schemas.errors import ServiceUnavailable
-from schemas.monitoring import Monitoring, MonitoringQuery
+from schemas.monitoring import Conservation, Monitoring, MonitoringQuery
 
 
 async def get_monitoring(request: Request) -> Response:
@@ -73,6 +75,7 @@ async def _lag(settings: Settings, progress: Progress, account: str) -> dict[str
             _stage("packing", unpacked, records, sample.at, packed_until),
             _stage("counting", uncounted, sample.blocks_waiting(), sample.at, counted_until),
         ],
+        "conservation": _conservation(progress.conservation.gaps, topics),
         "looked_at": to_datetime(sample.at),
     }
     return answer | ({"trouble": progress.trouble} if progress.trouble else {})
@@ -88,6 +91,18 @@ def _stage(
         "lag_offsets": offsets,
         "lag_seconds": None if until is None else (now - until) / 1000,
         "until": None if until is None else to_datetime(until),
+    }
+
+
+def _conservation(gaps: Gaps | None, topics: Sequence[str]) -> Conservation:
+    if gaps is None:
+        return {"gap_events": None, "gap_rows": None, "until": None}
+    events = [gaps.events[topic] for topic in topics if topic in gaps.events]
+    known = [each for each in events if each is not None]
+    return {
+        "gap_events": sum(known) if len(known) == len(events) else None,
+        "gap_rows": gaps.rows,
+        "until": to_datetime(gaps.at),
     }
 
 

@@ -15,20 +15,20 @@ from prometheus_client import Gauge
 from clickhouse.queries import query
 from console import backlog
 from console.backlog import Backlog
+from console.conservation import Conservation
 from console.resent_log import AWAY as KAFKA_AWAY
 from console.settings import Settings
 from console.store import Store
 from console.watermarks import Ends, Mark, Sample, Watermarks
-from schemas.errors import InvalidRequest, Rejection
+from schemas.bookmark import Bookmark
+from schemas.errors import Rejection
+from schemas.position import Log
 from schemas.topics import GATEWAY_EVENTS, NATIVE_PREFIX, PACKER_GROUP, RESENT, block_topic
 
 LOOK_S = 1.0
 AGAIN_S = 2.0
 ANSWER_S = 10.0
 POLL_S = 0.05
-CONSERVE_S = 60.0
-CONSERVED_MS = 600_000
-LIMITS = {"max_execution_time": 5}
 log = logging.getLogger(__name__)
 
 
@@ -42,11 +42,6 @@ LAG_SECONDS = Gauge(
     "pipeline_lag_seconds",
     "Age of the moment before which everything received in a topic is packed, or counted",
     ["stage", "topic"],
-    multiprocess_mode="mostrecent",
-)
-GAP = Gauge(
-    "pipeline_conservation_gap_records",
-    "Records of the gateway's last minutes counted by their positions but without a row; or NaN",
     multiprocess_mode="mostrecent",
 )
 KNOWN = Gauge(
@@ -68,7 +63,7 @@ class Progress:
         """Why the figures are not of this moment; None when they are."""
         self._wanted = asyncio.Event()
         self._blocks = block_topic(settings.block_epoch)
-        self._conserved_at = 0.0
+        self.conservation = Conservation(store, settings.block_epoch)
         self._before: Sample | None = None
         self._voids: dict[str, tuple[Ends, Ends]] = {}
 
@@ -79,7 +74,7 @@ class Progress:
                 async with _Positions(self._settings, self._store) as positions:
                     while True:
                         self._take_in(await self._without_voids(await positions.sample()))
-                        await self._check_conservation()
+                        await self._compare()
                         await self._until_wanted()
             except (*KAFKA_AWAY, Rejection, ClickHouseError) as error:
                 if self.trouble is None:
@@ -117,21 +112,10 @@ class Progress:
                 packed[topic] = ends
         return sample._replace(packed=packed)
 
-    async def _check_conservation(self) -> None:
-        """Now and then, look whether every record that is counted by its position has a row."""
-        mark = self.watermarks.counted(GATEWAY_EVENTS)
-        if mark is None or time.monotonic() < self._conserved_at + CONSERVE_S:
-            return
-        self._conserved_at = time.monotonic()
-        try:
-            gap = await asyncio.to_thread(conservation_gap, self._store, mark)
-        except InvalidRequest as error:  # too much to look through in the time
-            log.warning("records and rows were not compared: %s", error.message)
-            GAP.set(float("nan"))
-            return
-        GAP.set(gap)
-        if gap:
-            log.error("%d records of %s are counted but have no row", gap, GATEWAY_EVENTS)
+    async def _compare(self) -> None:
+        """Now and then, look whether all that was read was counted, and is stored."""
+        if self.sample is not None and (due := self.conservation.due(self.sample)) is not None:
+            await asyncio.to_thread(self.conservation.compare, due)
 
     async def _until_wanted(self) -> None:
         """Wait for the next look: a second, or less when somebody waits for a figure."""
@@ -183,22 +167,6 @@ class Progress:
         LAG_OFFSETS.labels("counting", self._blocks).set(sample.blocks_waiting())
 
 
-def conservation_gap(store: Store, mark: Mark) -> int:
-    """How many of the gateway's records of the last minutes, below a mark, have no row.
-
-    Raises what Store.reading raises.
-    """
-    parameters = {
-        "topic": GATEWAY_EVENTS,
-        "since": mark.at - CONSERVED_MS,
-        "partitions": list(mark.ends),
-        "ends": list(mark.ends.values()),
-    }
-    with store.reading() as client:
-        text = f"SELECT sum(missing) FROM ({query('records_without_rows')})"  # noqa: S608
-        return int(client.query(text, parameters, settings=LIMITS).result_rows[0][0])
-
-
 def _least(marks: list[Mark | None]) -> int | None:
     known = [mark.at for mark in marks if mark is not None]
     return min(known) if known and len(known) == len(marks) else None
@@ -244,10 +212,13 @@ class _Positions:
             committed = await self._admin.list_consumer_group_offsets(PACKER_GROUP)
             blocks = await self._ends([self._blocks])
         packed: dict[str, dict[int, int]] = {}
+        bookmarks: dict[Log, Bookmark] = {}
         for tp, place in committed.items():
             packed.setdefault(tp.topic, {})[tp.partition] = place.offset
+            if (bookmark := Bookmark.from_text(place.metadata)) is not None:
+                bookmarks[Log(tp.topic, bookmark.epoch, tp.partition)] = bookmark
         counted = await asyncio.to_thread(self._counted)
-        return Sample(at, ends, packed, blocks.get(self._blocks, {}), counted)
+        return Sample(at, ends, packed, blocks.get(self._blocks, {}), counted, bookmarks)
 
     async def _list_topics(self) -> None:
         """Learn which topics there are: one may have been made a moment ago."""

@@ -9,7 +9,11 @@ then; once those are counted, so is everything received before t. No clock of a 
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
+
+from schemas.bookmark import Bookmark
+from schemas.position import Log
 
 T = TypeVar("T")
 WAITING_MAX = 512
@@ -22,9 +26,10 @@ Ends = Mapping[int, int]
 class Sample(NamedTuple):
     """Positions, read in the order of these fields, the first after `at` (ms since 1970).
 
-    sources  By topic and partition, where the log ends.
-    packed   The same, where the packer reads on after a restart.
-    blocks   By partition, where the blocks end; `counted`, the block to be counted next.
+    sources    By topic and partition, where the log ends.
+    packed     The same, where the packer reads on after a restart.
+    blocks     By partition, where the blocks end; `counted`, the block to be counted next.
+    bookmarks  By source log, what the packer's commit says beside its offset.
     """
 
     at: int
@@ -32,6 +37,7 @@ class Sample(NamedTuple):
     packed: Mapping[str, Ends]
     blocks: Ends
     counted: Ends
+    bookmarks: Mapping[Log, Bookmark] = MappingProxyType({})
 
     def records_waiting(self, topic: str) -> int:
         """Records of a topic that the packer has not packed."""
@@ -41,6 +47,10 @@ class Sample(NamedTuple):
     def blocks_waiting(self) -> int:
         """Blocks that are not counted."""
         return sum(max(0, end - self.counted.get(p, 0)) for p, end in self.blocks.items())
+
+    def has_counted(self, blocks: Ends) -> bool:
+        """Whether all blocks below these ends are counted."""
+        return _reached(blocks, self.counted)
 
 
 class Mark(NamedTuple):

@@ -53,11 +53,29 @@ class Stage(TypedDict):
     until: datetime | None
 
 
+class Conservation(TypedDict):
+    """Whether all that was received became something: a verdict, or a dead letter.
+
+    gap_events  Events in the log that the packer read, and that became neither; 0, or something
+                was lost. Of the topics that hold the account's events, one of which it shares.
+    gap_rows    Rows, of all accounts, that were counted and are not in the store; below 0: rows
+                in the store that nobody counted.
+    until       All that was received before it was compared.
+
+    Null: not known, as nothing was compared yet, or counted by a version that kept no balance.
+    """
+
+    gap_events: int | None
+    gap_rows: int | None
+    until: datetime | None
+
+
 class Monitoring(TypedDict):
     """The account's events and how far they are counted.
 
     consumption_lag      Events that wait to be packed; `post_processing_lag` to be counted.
     watermark            Everything received before it is counted; null while it isn't known.
+    conservation         Whether anything was lost on the way.
     looked_at            When the pipeline was looked at; `trouble` says why not just now.
     """
 
@@ -67,5 +85,6 @@ class Monitoring(TypedDict):
     points: list[EventCount]
     watermark: datetime | None
     stages: list[Stage]
+    conservation: Conservation
     looked_at: datetime | None
     trouble: NotRequired[str]

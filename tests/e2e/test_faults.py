@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -186,3 +187,15 @@ def test_workers_that_join_and_leave_change_nothing(victim: Tallylog) -> None:
             for guest in guests:
                 guest.wait(30)
     check(victim, name, load)
+
+
+def test_after_all_of_it_nothing_is_missing(victim: Tallylog) -> None:
+    """What the log held, what was taken from it, and what is stored: of this whole module."""
+
+    def gaps() -> tuple[int | None, int | None] | None:
+        found = victim.http.get("/v1/events/monitoring").json()["conservation"]
+        looked = found["until"] is not None and datetime.fromisoformat(found["until"]) > begun
+        return (found["gap_events"], found["gap_rows"]) if looked else None
+
+    begun = datetime.now(UTC)
+    until(gaps, (0, 0), RECOVERY_S)

@@ -156,8 +156,36 @@ def test_metrics_show_every_stage(account: Tallylog) -> None:
         "pipeline_progress_known 1.0",
     ):
         assert name in metrics
-    found = re.search(r"^pipeline_conservation_gap_records (\S+)$", metrics, re.MULTILINE)
-    assert found is not None and float(found.group(1)) == 0
+
+
+async def test_all_that_came_by_every_way_is_accounted_for(account: Tallylog) -> None:
+    """HTTP, Kafka, the log of re-sent events; good, repeated, unknown and unreadable ones."""
+    name = "conserved.late"
+    repeated = {"event_name": name, "external_customer_id": "c", "event_id": uuid4().hex}
+    answer = account.http.post("/v1/events/bulk", json={"events": [repeated, repeated]})
+    assert answer.status_code == 202
+    producer = AIOKafkaProducer(bootstrap_servers=account.kafka)
+    await producer.start()
+    for value in (json.dumps([repeated, {"event_name": ""}]), "no JSON"):
+        await producer.send_and_wait(f"events.{account.account}", value.encode())
+    await producer.stop()
+    until(lambda: account.verdicts(name), {"unknown_event_name": 1, "duplicate": 2})
+    account.create_feature(name, "COUNT")
+    until(lambda: account.verdicts(name), {"counted": 1, "duplicate": 2})
+    sent = datetime.now(UTC)
+
+    def conserved() -> bool:
+        found = monitoring(account)["conservation"]
+        compared = found["until"] is not None and datetime.fromisoformat(found["until"]) > sent
+        assert not compared or (found["gap_events"], found["gap_rows"]) == (0, 0)
+        return compared
+
+    until(conserved, True)
+    metrics = account.http.get("/metrics").text
+    for topic in ("gateway-events", f"events.{account.account}", "resent"):
+        assert f'pipeline_conservation_gap_events{{topic="{topic}"}} 0.0' in metrics
+        assert f'pipeline_source_events{{topic="{topic}"}}' in metrics
+    assert "\npipeline_conservation_gap_rows 0.0" in metrics
 
 
 def test_workers_show_flushes_rebalances_outcomes_and_delays(account: Tallylog) -> None:
