@@ -19,11 +19,11 @@ class Bootstrap(NamedTuple):
     api_key: str | None
 
 
-def bootstrap(url: str) -> Bootstrap:
+def bootstrap(url: str, first_key: NewApiKey | None = None) -> Bootstrap:
     """Make the catalog usable: migrated, with the account `default` and at least one valid key.
 
     The plain key is returned by the call that made it and by no other; safe to run at any start,
-    by several processes at once.
+    by several processes at once. `first_key` says what it may do; by default everything.
     """
     migrate(url)
     catalog = Catalog(url)
@@ -33,7 +33,8 @@ def bootstrap(url: str) -> Bootstrap:
                 accounts.create(writing, NewAccount(id=DEFAULT_ACCOUNT, name="Default"))
             if keys.any_valid(writing.session, DEFAULT_ACCOUNT, datetime.now(UTC)):
                 return Bootstrap(DEFAULT_ACCOUNT, None)
-            _, key = keys.create(writing, DEFAULT_ACCOUNT, NewApiKey(name="First key"))
+            wish = first_key or NewApiKey(name="First key")
+            _, key = keys.create(writing, DEFAULT_ACCOUNT, wish)
             return Bootstrap(DEFAULT_ACCOUNT, key)
     finally:
         catalog.close()

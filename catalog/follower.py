@@ -11,11 +11,12 @@ from sqlalchemy import Row, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from catalog import keys
+from catalog.attempts import Attempts
 from catalog.database import Catalog, CatalogUnavailable
 from catalog.snapshot import ChangeRecord, Snapshot
 from catalog.tables import Change
 from schemas.catalog import ApiKey, Scope
-from schemas.errors import PermissionDenied, Unauthorized
+from schemas.errors import PermissionDenied
 
 CHUNK = 10_000
 """Changes read by one query."""
@@ -40,6 +41,7 @@ class Follower:
         self._lock = threading.Lock()
         self._looking = asyncio.Lock()
         self._looked = 0.0
+        self._attempts = Attempts()
 
     def refresh(self) -> int:
         """Take in what has changed; the version reached.
@@ -84,22 +86,22 @@ class Follower:
                 away = True
 
     async def authenticate(
-        self, key: str | None, scope: Scope, now: datetime | None = None
+        self, key: str | None, scope: Scope, now: datetime | None = None, *, peer: str = ""
     ) -> ApiKey:
-        """The API key that a request shows, good for this scope at `now`.
+        """The API key that a request shows, good for this scope at `now`; `peer` is its address.
 
         A key made a moment ago elsewhere is looked up in the catalog. Raises Unauthorized,
-        PermissionDenied naming the scope.
+        RateExceeded when the peer has failed too often, PermissionDenied naming the scope.
         """
-        if key is None or not keys.well_formed(key):
-            raise Unauthorized()
-        key_hash = keys.hash_of(key)
-        found = self.snapshot.key(key_hash)
-        if found is None:
-            await self._look_for_new_keys()
+        found = None
+        if key is not None and keys.well_formed(key):
+            key_hash = keys.hash_of(key)
             found = self.snapshot.key(key_hash)
+            if found is None:
+                await self._look_for_new_keys()
+                found = self.snapshot.key(key_hash)
         if found is None or not found.valid_at(now or datetime.now(UTC)):
-            raise Unauthorized()
+            raise self._attempts.failed(peer)
         if scope not in found.scopes:
             raise PermissionDenied(
                 f"The API key lacks the scope '{scope}'",

@@ -1,4 +1,4 @@
-"""API keys: made, listed, revoked, and recognised.
+"""API keys: made, listed, changed, revoked, and recognised.
 
 A key is `sk_`, 192 random bits and a checksum, all in base 62. The checksum lets a service refuse
 a mistyped or made-up key without looking anywhere; only the SHA-256 of the whole is stored, which
@@ -18,7 +18,7 @@ from catalog import listing
 from catalog.database import Writing
 from catalog.tables import ApiKeyRow
 from schemas.errors import InvalidRequest
-from schemas.keys import ApiKeySearch, NewApiKey
+from schemas.keys import ApiKeySearch, ApiKeyUpdate, NewApiKey
 
 SECRET_BITS = 192
 SECRET_LENGTH = 33
@@ -86,6 +86,22 @@ def search(session: Session, account: str, page: ApiKeySearch) -> listing.Found[
     revoked = ApiKeyRow.revoked_at.is_not(None)
     status = {"published": [~revoked], "archived": [revoked], "all": []}[page.status]
     return listing.find(session, ApiKeyRow, account, page, {}, *status)
+
+
+def update(writing: Writing, account: str, key_id: str, wish: ApiKeyUpdate) -> ApiKeyRow:
+    """Change what the request names; the rest stays. Raises NotFound."""
+    row = get(writing.session, account, key_id)
+    before = row.document()
+    named = wish.model_fields_set
+    if wish.name is not None:
+        row.name = wish.name
+    if wish.strict is not None:
+        row.strict = wish.strict
+    if "requests_per_minute" in named:
+        row.requests_per_minute = wish.requests_per_minute
+    if "bulk_requests_per_minute" in named:
+        row.bulk_requests_per_minute = wish.bulk_requests_per_minute
+    return writing.update(row, before)
 
 
 def revoke(writing: Writing, account: str, key_id: str) -> ApiKeyRow:

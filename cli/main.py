@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.panel import Panel
 
+from cli import keys
 from cli import up as up_command
 from local_stack.errors import Interrupted, StackError
 from schemas.settings import Places
@@ -21,6 +22,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(keys.app, name="keys")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 

@@ -17,17 +17,21 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from catalog import keys
 from catalog.bootstrap import DEFAULT_ACCOUNT, bootstrap
-from catalog.database import Catalog
+from catalog.database import Catalog, Writing
+from catalog.tables import ApiKeyRow
 from clickhouse.migrator import migrate
 from local_stack.children import Child, Children
 from local_stack.clickhouse import clickhouse_child, clickhouse_url
 from local_stack.kafka import kafka_child
 from local_stack.ports import HOST, free_ports, require_free
 from local_stack.settings import StackSettings
-from schemas.keys import NewApiKey
+from schemas.keys import ApiKeyUpdate, NewApiKey
 from schemas.settings import Places
 
 READY_TIMEOUT_S = 60.0
+LOCAL_KEY = NewApiKey(name="Local key", requests_per_minute=0, bulk_requests_per_minute=0)
+"""This machine's own: no limit slows down a demo or a benchmark."""
+
 T = TypeVar("T")
 
 
@@ -124,6 +128,7 @@ def _places(stack: StackSettings) -> Places:
 async def _start(
     children: Children, display: Display, options: Options, stack: StackSettings, places: Places
 ) -> str:
+    """Start the servers, the tables and every part; the local API key."""
     servers = []
     if not os.environ.get("TALLYLOG_KAFKA"):
         servers.append(_start_server(children, display, "Kafka broker", kafka_child, stack))
@@ -133,7 +138,8 @@ async def _start(
         )
     await asyncio.gather(*servers)
     await display.step("ClickHouse tables", asyncio.to_thread(migrate, places.clickhouse_url))
-    key = await display.step("Catalog", asyncio.to_thread(_first_key, places))
+    key, limits = await display.step("Catalog", asyncio.to_thread(local_key, places))
+    display.console.print(f"The local API key has {limits}", highlight=False)
     env = {
         "TALLYLOG_DATA_DIR": str(places.data_dir),
         "TALLYLOG_KAFKA": places.kafka,
@@ -163,25 +169,39 @@ async def _start_server(
     await display.step(what, start())
 
 
-def _first_key(places: Places) -> str:
-    """The API key of this data folder: made at the first start, kept in `api_key`."""
+def local_key(places: Places) -> tuple[str, str]:
+    """The API key of this data folder, and which limits it has in words.
+
+    Made at the first start, kept in `api_key`, and without limits but for those that were set.
+    """
     file = places.data_dir / "api_key"
-    made = bootstrap(places.catalog).api_key
-    if made is None and file.exists():
-        return file.read_text().strip()
-    key = made or _another_key(places)
-    _write(file, key + "\n", mode=0o600)
-    return key
-
-
-def _another_key(places: Places) -> str:
-    """One more key: the first one was made elsewhere, and nobody can read it back."""
+    made = bootstrap(places.catalog, LOCAL_KEY).api_key
     catalog = Catalog(places.catalog)
     try:
         with catalog.writing("tallylog up") as writing:
-            return keys.create(writing, DEFAULT_ACCOUNT, NewApiKey(name="Local key"))[1]
+            kept = file.read_text().strip() if made is None and file.exists() else made
+            row = None if kept is None else keys.find(writing.session, kept)
+            if kept is None or row is None:  # nobody can read back what was made elsewhere
+                row, kept = keys.create(writing, DEFAULT_ACCOUNT, LOCAL_KEY)
+            limits = _without_defaults(writing, row)
     finally:
         catalog.close()
+    _write(file, kept + "\n", mode=0o600)
+    return kept, limits
+
+
+def _without_defaults(writing: Writing, row: ApiKeyRow) -> str:
+    """Take off a key the limits that the gateway gives by default; which ones it has then."""
+    limits = {
+        "requests_per_minute": row.requests_per_minute,
+        "bulk_requests_per_minute": row.bulk_requests_per_minute,
+    }
+    unset = {name: 0 for name, limit in limits.items() if limit is None}
+    keys.update(writing, row.account, row.id, ApiKeyUpdate.model_validate(unset))
+    single, bulk = row.requests_per_minute, row.bulk_requests_per_minute
+    if not single and not bulk:
+        return "no rate limit"
+    return f"rate limits of its own: {single or 'any'} single, {bulk or 'any'} bulk requests/min"
 
 
 def _write(file: Path, text: str, mode: int = 0o644) -> None:

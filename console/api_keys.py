@@ -1,6 +1,7 @@
 """/v1/secrets/api/keys: who may send, read and change. A key is shown once, when it is made."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from sqlalchemy.orm import Session
 from starlette.requests import Request
@@ -9,12 +10,13 @@ from starlette.routing import BaseRoute
 
 from catalog import keys
 from catalog.database import Writing
+from catalog.fixed import changeable
 from catalog.tables import ApiKeyRow
 from console.calls import body_as, change, json_answer
 from console.entities import Document, Entity
 from console.routing import changes
 from schemas.documents import ApiKeyDocument, NewApiKeyDocument
-from schemas.keys import ApiKeySearch, NewApiKey
+from schemas.keys import ApiKeySearch, ApiKeyUpdate, NewApiKey
 
 HIDDEN = frozenset({"hash"})
 
@@ -32,6 +34,10 @@ API_KEYS = Entity(
     gives=ApiKeyDocument,
     page=ApiKeySearch,
     search=keys.search,
+    new=NewApiKey,
+    changed=ApiKeyUpdate,
+    changeable=partial(changeable, ApiKeyUpdate, "make a new key"),
+    update=keys.update,
     archive=keys.revoke,
     silent=True,
     show=_show,

@@ -66,6 +66,11 @@ def caller(request: Request) -> ApiKey:
     return key
 
 
+def peer(request: Request) -> str:
+    """The address that the request came from."""
+    return request.client.host if request.client else ""
+
+
 def refused(request: Request, rejection: Rejection) -> Response:
     """The answer to a request that was not carried out."""
     status, body, headers = _parts(rejection, request.headers.get("accept", ""))
@@ -79,7 +84,9 @@ def _dispatch(methods: Mapping[str, Method]) -> Endpoint:
         method = methods["GET" if request.method == "HEAD" else request.method]
         try:
             key = request.headers.get("x-api-key")
-            request.state.caller = await request.state.follower.authenticate(key, method.scope)
+            request.state.caller = await request.state.follower.authenticate(
+                key, method.scope, peer=peer(request)
+            )
             _check_address(request)
             return await method.endpoint(request)
         except Rejection as rejection:

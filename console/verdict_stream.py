@@ -24,7 +24,7 @@ from clickhouse.queries import query
 from console.calls import query_as
 from console.event_pages import LIMITS
 from console.events import item
-from console.routing import Resource, caller, reads
+from console.routing import Resource, caller, peer, reads
 from console.settings import Settings
 from console.store import Store
 from schemas.catalog import Scope
@@ -268,7 +268,8 @@ class _Stream:
         """Whether the key that opened the stream still opens it."""
         follower: Follower = self._request.state.follower
         try:
-            await follower.authenticate(self._request.headers.get("x-api-key"), Scope.READ)
+            key = self._request.headers.get("x-api-key")
+            await follower.authenticate(key, Scope.READ, peer=peer(self._request))
         except Rejection:
             return False
         return True

@@ -54,6 +54,7 @@ async def running(settings: Settings) -> AsyncIterator[State]:
     catalog = Catalog(settings.catalog)
     follower = Follower(catalog)
     events = Log(settings)
+    gateway = Gateway(settings, follower, events)
     loaded = asyncio.Event()
     tasks = [
         asyncio.create_task(_follow(settings, follower, loaded)),
@@ -66,7 +67,7 @@ async def running(settings: Settings) -> AsyncIterator[State]:
                 await events.connected.wait()
         gc.collect()
         gc.freeze()  # a full collection of what was imported would stop everybody for 60 ms
-        yield State(gateway=Gateway(settings, follower, events))
+        yield State(gateway=gateway)
     finally:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(settings.gateway_ack_timeout_s):
@@ -74,6 +75,7 @@ async def running(settings: Settings) -> AsyncIterator[State]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await gateway.rates.close()
         await asyncio.to_thread(catalog.close)
 
 

@@ -16,6 +16,7 @@ from ingest_gateway.body import Budget, ClientGone, Hold, read_body
 from ingest_gateway.errors import NotInCatalog
 from ingest_gateway.intake import Edge, Taken, take
 from ingest_gateway.log import Log
+from ingest_gateway.rates import Rates
 from ingest_gateway.settings import Settings
 from schemas.catalog import Scope as KeyScope
 from schemas.errors import InternalError, Rejection, answer
@@ -34,6 +35,7 @@ class Gateway:
         self.settings = settings
         self.follower = follower
         self.log = events
+        self.rates = Rates(settings)
         self.budget = Budget(settings.gateway_bytes_max)
         self._refreshed_at = 0.0
         self._next_refresh: asyncio.Task[None] | None = None
@@ -68,7 +70,7 @@ class Endpoint:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         hold = Hold(gateway.budget)
         try:
-            status, body, answer_headers = await self._accept(gateway, headers, receive, hold)
+            status, body, answer_headers = await self._accept(scope, headers, receive, hold)
         except Rejection as rejection:
             status, body, answer_headers = self._refuse(rejection, headers)
         except ClientGone:
@@ -84,16 +86,18 @@ class Endpoint:
         await send({"type": "http.response.body", "body": body})
 
     async def _accept(
-        self, gateway: Gateway, headers: Mapping[bytes, bytes], receive: Receive, hold: Hold
+        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, hold: Hold
     ) -> tuple[int, bytes, RawHeaders]:
         """202 once the broker has acknowledged the record. Raises Rejection, ClientGone."""
+        gateway: Gateway = scope["state"]["gateway"]
+        peer = scope["client"][0] if scope["client"] else ""
         key_text = headers.get(b"x-api-key")
         key = await gateway.follower.authenticate(
-            None if key_text is None else key_text.decode("latin-1"), KeyScope.INGEST
+            None if key_text is None else key_text.decode("latin-1"), KeyScope.INGEST, peer=peer
         )
+        await gateway.rates.admit(key, bulk=self._bulk)
         body = await read_body(receive, headers, hold, gateway.settings.gateway_body_timeout_s)
-        preference = headers.get(b"prefer")
-        preferred = preference is not None and _prefers_strict(preference)
+        preferred = b"prefer" in headers and _prefers_strict(_every(b"prefer", scope["headers"]))
         now_ms = time.time_ns() // 1_000_000
         edge = Edge(key.account, now_ms, str(ULID()), key.strict or preferred)
         taken = await self._taken(gateway, body, edge)
@@ -137,8 +141,16 @@ def _accepted(event_id: str) -> bytes:
     return msgspec.json.encode({"event_id": event_id, "message": "Event accepted for processing"})
 
 
+def _every(name: bytes, headers: RawHeaders) -> bytes:
+    """A header that may come several times, as the one that it is the same as."""
+    return b",".join(value for each, value in headers if each == name)
+
+
 @lru_cache(maxsize=64)
 def _prefers_strict(preference: bytes) -> bool:
-    """Whether a Prefer header (RFC 7240) asks for strict handling."""
-    choices = preference.decode("latin-1").lower().replace('"', "").split(",")
-    return any(choice.partition(";")[0].replace(" ", "") == "handling=strict" for choice in choices)
+    """Whether a Prefer header (RFC 7240) asks for strict handling: the first word on it counts."""
+    for choice in preference.decode("latin-1").lower().split(","):
+        name, _, value = choice.partition(";")[0].partition("=")
+        if name.strip() == "handling":
+            return value.strip().strip('"') == "strict"
+    return False

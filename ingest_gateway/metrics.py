@@ -15,6 +15,9 @@ from prometheus_client import (
 requests = Counter("gateway_requests_total", "Requests answered", ["route", "status"])
 accepted = Counter("gateway_events_accepted_total", "Events answered with 202")
 refused = Counter("gateway_events_refused_total", "Requests with events refused, by code", ["code"])
+counted_alone = Counter(
+    "gateway_requests_counted_alone_total", "Requests counted alone because Redis was away"
+)
 append_seconds = Histogram(
     "gateway_append_seconds",
     "From the first request of an append to the broker's acknowledgement",

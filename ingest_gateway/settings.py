@@ -18,6 +18,9 @@ class Settings(Places):
     gateway_replication          Copies of the topic, when the gateway makes it; -1: the broker's.
     gateway_catalog_refresh_s    How often keys and names are looked up anew.
     gateway_shutdown_s           For requests under way to end when the process is told to.
+    gateway_requests_per_minute  Single requests of a key that has no limit of its own; 0: any.
+    gateway_bulk_requests_per_minute  Bulk requests of such a key.
+    gateway_limits_url           Redis, in which all gateways count together; empty: each alone.
     """
 
     gateway_ack_timeout_s: float = Field(default=10.0, gt=0)
@@ -29,6 +32,9 @@ class Settings(Places):
     gateway_replication: int = Field(default=-1, ge=-1)
     gateway_catalog_refresh_s: float = Field(default=1.0, gt=0)
     gateway_shutdown_s: int = Field(default=20, ge=0)
+    gateway_requests_per_minute: int = Field(default=1000, ge=0)
+    gateway_bulk_requests_per_minute: int = Field(default=100, ge=0)
+    gateway_limits_url: str = Field(default="", pattern="^(rediss?://.+)?$")
 
     def as_environment(self) -> dict[str, str]:
         """The variables from which a worker process reads the same settings."""

@@ -101,7 +101,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     """An API key, as a request is checked against it: never the key itself, only its hash.
 
     strict                Check names and customers before accepting events.
-    requests_per_minute   Limits for single and bulk requests; None: the service's own.
+    requests_per_minute   Limits for single and bulk requests; 0: none, None: the gateway's own.
     """
 
     id: str

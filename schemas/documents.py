@@ -123,7 +123,10 @@ class CustomerDocument(TypedDict):
 
 
 class ApiKeyDocument(TypedDict):
-    """What is shown of an API key: never the key itself."""
+    """What is shown of an API key: never the key itself.
+
+    Its limits are requests a minute; 0 is none, and where one is left out the gateway's own holds.
+    """
 
     id: str
     name: str

@@ -10,6 +10,7 @@
     ├── PayloadTooLarge       413  payload_too_large
     ├── UnsupportedMediaType  415  unsupported_media_type
     ├── TooManyRequests       429  too_many_requests
+    │   └── RateExceeded           more of something in a minute than is allowed
     ├── InternalError         500  internal_error
     └── ServiceUnavailable    503  service_unavailable
 
@@ -17,6 +18,7 @@ The class fixes the status, the message says what the client can do. Nothing her
 framework: `answer` turns a rejection into status, body and headers, and each service sends them.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -154,11 +156,35 @@ class UnsupportedMediaType(Rejection):
 
 
 class TooManyRequests(Rejection):
-    """A rate limit was reached; the headers say when to come back."""
+    """There is no room for this now; `Retry-After` says when to come back."""
 
     status = 429
     code = "too_many_requests"
     title = "Too many requests"
+
+
+class RateExceeded(TooManyRequests):
+    """More than `limit` within a minute; the headers say which limit, and when to come back.
+
+    `policy` names the limit, `wait_s` is how long there is no room for one more. What clients wait
+    is a whole number of seconds, and enough.
+    """
+
+    def __init__(self, error: str, *, policy: str, limit: int, wait_s: float, cure: str) -> None:
+        wait = int(wait_s) + 1
+        super().__init__(
+            error,
+            cure=f"wait {wait} s, {cure}",
+            details={"policy": policy, "limit": limit, "window_s": 60, "retry_after_s": wait},
+            headers={
+                "Retry-After": str(wait),
+                "RateLimit-Policy": f'"{policy}";q={limit};w=60',
+                "RateLimit": f'"{policy}";r=0;t={wait}',
+                "X-RateLimit-Limit": str(limit),
+                "X-RateLimit-Remaining": "0",
+                "X-RateLimit-Reset": str(int(time.time()) + wait),
+            },
+        )
 
 
 class InternalError(Rejection):

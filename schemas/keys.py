@@ -2,24 +2,37 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, StrictInt, StringConstraints
+from pydantic import BeforeValidator, Field, StrictBool, StringConstraints
 
 from schemas.catalog import Scope
-from schemas.requests import Moment, Name, Page, Request
+from schemas.requests import Moment, Name, Page, Request, whole
 
-RatePerMinute = Annotated[StrictInt, Field(ge=1, le=10_000_000)]
+RatePerMinute = Annotated[int, BeforeValidator(whole(0, 10_000_000))] | None
+"""Requests a minute: 0 for any number, null for what the gateway gives keys by default."""
 
 
 class NewApiKey(Request):
-    """POST /v1/secrets/api/keys. Without `scopes` it may do everything."""
+    """POST /v1/secrets/api/keys. Without `scopes` it may do everything.
+
+    strict  Check names and customers of all events that come with it before accepting them.
+    """
 
     name: Name
     type: Literal["private_key"] = "private_key"
     scopes: list[Scope] = Field(default_factory=lambda: list(Scope), min_length=1)
     strict: StrictBool = False
     expires_at: Moment | None = None
-    requests_per_minute: RatePerMinute | None = None
-    bulk_requests_per_minute: RatePerMinute | None = None
+    requests_per_minute: RatePerMinute = None
+    bulk_requests_per_minute: RatePerMinute = None
+
+
+class ApiKeyUpdate(Request):
+    """PUT /v1/secrets/api/keys/:id: what can change; a field left out stays as it is."""
+
+    name: Name | None = None
+    strict: StrictBool | None = None
+    requests_per_minute: RatePerMinute = None
+    bulk_requests_per_minute: RatePerMinute = None
 
 
 class ApiKeySearch(Page):

@@ -151,10 +151,24 @@ def _operation(
         done["content"] = {operation.media: {"schema": {"type": "string"}}}
     refused = {"content": {_MEDIA_JSON: {"schema": error}}}
     described["responses"] = {str(operation.status): done} | {
-        str(status): {"description": REFUSALS[status], **refused}
+        str(status): {"description": REFUSALS[status], **refused, **_refusal_headers(status)}
         for status in sorted(_statuses(operation))
     }
     return described
+
+
+def _refusal_headers(status: int) -> dict[str, Any]:
+    """The headers of a refusal that say when to come back."""
+    texts = REFUSAL_HEADERS.get(status, {})
+    headers = {
+        name: {
+            "description": text,
+            "required": name == "Retry-After",
+            "schema": {"type": "string" if name.startswith("RateLimit") else "integer"},
+        }
+        for name, text in texts.items()
+    }
+    return {"headers": headers} if headers else {}
 
 
 REFUSALS = {
@@ -167,6 +181,20 @@ REFUSALS = {
     415: "The body is not JSON, or encoded in a way that isn't supported",
     429: "Too many requests: `Retry-After` says when to come back",
     503: "Something this needs is away: the same request will work later",
+}
+
+
+_WAIT = {"Retry-After": "Seconds to wait; then the same request may be sent again"}
+REFUSAL_HEADERS = {
+    429: _WAIT
+    | {
+        "RateLimit-Policy": 'The limit by its name, requests and seconds: `"single";q=1000;w=60`',
+        "RateLimit": 'What is left of it, and the seconds until there is more: `"single";r=0;t=7`',
+        "X-RateLimit-Limit": "Requests a minute",
+        "X-RateLimit-Remaining": "What is left of them",
+        "X-RateLimit-Reset": "When there is more, in seconds since 1970",
+    },
+    503: _WAIT,
 }
 
 

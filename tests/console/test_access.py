@@ -138,11 +138,55 @@ async def test_wrong_keys_are_refused_with_place_and_cure(client: httpx.AsyncCli
         ({"name": "x", "expires_at": "2020-01-01T00:00:00Z"}, "/expires_at"),
         ({"name": "x", "expires_at": "2020-01-01"}, "/expires_at"),
         ({"name": "x", "expires_at": 5}, "/expires_at"),
-        ({"name": "x", "requests_per_minute": 0}, "/requests_per_minute"),
+        ({"name": "x", "requests_per_minute": -1}, "/requests_per_minute"),
+        ({"name": "x", "bulk_requests_per_minute": 1.5}, "/bulk_requests_per_minute"),
+        ({"name": "x", "bulk_requests_per_minute": 10_000_001}, "/bulk_requests_per_minute"),
     ):
         refused = await client.post("/v1/secrets/api/keys", json=wish)
         assert refused.status_code == 400, wish
         assert refused.json()["errors"][0]["pointer"] == pointer
+
+
+async def test_the_limits_of_a_key_are_shown_and_changed(client: httpx.AsyncClient) -> None:
+    wish = {"name": "ci", "requests_per_minute": 5000, "strict": True}
+    made = (await client.post("/v1/secrets/api/keys", json=wish)).json()["secret"]
+    assert made["requests_per_minute"] == 5000
+    assert "bulk_requests_per_minute" not in made
+    place = f"/v1/secrets/api/keys/{made['id']}"
+    changed = await client.put(place, json={"bulk_requests_per_minute": 0, "strict": False})
+    assert changed.status_code == 200
+    told = changed.json()
+    assert (told["requests_per_minute"], told["bulk_requests_per_minute"]) == (5000, 0)
+    assert (told["strict"], told["name"]) == (False, "ci")
+    back = (await client.put(place, json={"requests_per_minute": None})).json()
+    assert "requests_per_minute" not in back
+    assert (await client.put(place, json=back | {"name": "CI"})).json()["name"] == "CI"
+    history = (await client.get(f"{place}/history")).json()["items"]
+    assert [each["after"]["requests_per_minute"] for each in history] == [5000, 5000, None, None]
+    assert "hash" not in str(history)
+    for body, pointer in (
+        ({"scopes": ["read"]}, "/scopes"),
+        ({"requests_per_minute": -1}, "/requests_per_minute"),
+        ({"requests_per_minute": True}, "/requests_per_minute"),
+        ({"expires_at": "2099-01-01T00:00:00Z"}, "/expires_at"),
+        ({"hash": "0"}, "/hash"),
+    ):
+        refused = await client.put(place, json=body)
+        assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (400, pointer)
+    assert (await client.put("/v1/secrets/api/keys/secret_x", json={})).status_code == 404
+
+
+async def test_guessing_keys_is_429_after_twenty_and_a_valid_key_goes_on(
+    connect: Connect, client: httpx.AsyncClient
+) -> None:
+    statuses = []
+    for _ in range(25):
+        refused = await connect(keys.new_key()).get("/v1/features")
+        statuses.append(refused.status_code)
+        assert set(refused.json()) == ERROR_FIELDS
+        assert (await client.get("/v1/features")).status_code == 200
+    assert statuses == [401] * 20 + [429] * 5
+    assert int(refused.headers["retry-after"]) >= 1
 
 
 async def test_an_unknown_path_and_an_unknown_method_have_the_error_object(

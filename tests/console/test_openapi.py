@@ -8,6 +8,7 @@ import httpx
 import pytest
 from starlette.routing import Route
 
+from catalog import attempts
 from cli.serve import create_app
 from tests.console.conftest import Connect
 
@@ -78,8 +79,9 @@ async def test_it_is_served_as_json_and_as_a_page(connect: Connect) -> None:
 
 
 async def test_without_a_key_every_operation_is_401(
-    connect: Connect, described: dict[str, Any]
+    connect: Connect, described: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(attempts, "FAILURES_MAX", 1000)
     client = connect(None)
     for method, path, _ in operations(described):
         if path in ("/v1/events", "/v1/events/bulk") and method == "post":

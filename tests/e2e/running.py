@@ -24,6 +24,7 @@ from schemas.keys import NewAccount, NewApiKey
 from schemas.settings import Places
 
 START_TIMEOUT_S = 120
+UNLIMITED = NewApiKey(name="tests", requests_per_minute=0, bulk_requests_per_minute=0)
 T = TypeVar("T")
 
 
@@ -91,7 +92,7 @@ class Tallylog:
         try:
             with catalog.writing("tests") as writing:
                 accounts.create(writing, NewAccount(id=account, name=account))
-                key = keys.create(writing, account, NewApiKey(name="tests"))[1]
+                key = keys.create(writing, account, UNLIMITED)[1]
         finally:
             catalog.close()
         with client(self.base_url, key) as http:

@@ -271,6 +271,25 @@ def test_4b_a_key_that_is_wrong_revoked_or_without_its_scope_is_told_apart(
     assert "'reader' was revoked" in line["detail"]
 
 
+def test_4c_too_many_requests_are_told_when_to_come_back_and_that_bulk_is_cheaper(
+    account: Tallylog,
+) -> None:
+    made = post(account, "secrets/api/keys", name="slow", requests_per_minute=3)
+    with client(account.base_url, made["api_key"]) as http:
+        sent = [http.post("/v1/events", json=event()).status_code for _ in range(4)]
+        assert sent == [202, 202, 202, 429]
+        answer = http.post("/v1/events", json=event())
+        assert answer.json()["error"] == "Rate limit exceeded"
+        assert "/v1/events/bulk" in answer.json()["message"]
+        assert 1 <= int(answer.headers["Retry-After"]) <= 61
+        assert answer.headers["X-RateLimit-Limit"] == "3"
+        bulk = http.post("/v1/events/bulk", json={"events": [event()] * 100})
+        assert bulk.status_code == 202
+        url = f"/v1/secrets/api/keys/{made['secret']['id']}"
+        assert account.http.put(url, json={"requests_per_minute": 0}).status_code == 200
+        until(lambda: http.post("/v1/events", json=event()).status_code, 202)
+
+
 def test_5a_a_usage_reset_is_shown_and_every_change_of_it_kept(account: Tallylog) -> None:
     name = f"reset.{uuid4().hex[:8]}"
     feature = post(account, "features", name=name, meter=MODEL_USAGE | {"event_name": name})

@@ -244,6 +244,55 @@ async def test_strict_handling_is_asked_for_or_the_keys(
     assert response.headers["preference-applied"] == "handling=strict"
 
 
+@pytest.mark.parametrize(
+    ("preferences", "strict"),
+    [
+        (["handling=strict"], True),
+        (["Handling = STRICT ; note=x"], True),
+        (["return=minimal", 'handling="strict"'], True),
+        (["wait=5, handling=strict, handling=lenient"], True),
+        (["handling=lenient", "handling=strict"], False),
+        (["handling=strictly"], False),
+        (["xhandling=strict"], False),
+        (["handling"], False),
+        ([""], False),
+    ],
+)
+async def test_the_first_word_on_handling_counts_in_one_header_or_several(
+    client: httpx.AsyncClient, preferences: list[str], strict: bool
+) -> None:
+    headers = [("prefer", each) for each in preferences]
+    answer = await client.post("/v1/events", json=EVENT, headers=headers)
+    assert answer.status_code == (400 if strict else 202)
+
+
+async def test_a_strict_bulk_is_refused_whole_with_every_flaw_by_its_index(
+    client: httpx.AsyncClient,
+    log: FakeLog,
+    new_feature: Callable[[str], None],
+    new_customer: Callable[[str], str],
+) -> None:
+    new_feature("model.usage")
+    new_customer("cust_123")
+    good = {"event_name": "model.usage", "external_customer_id": "cust_123"}
+    events = [good, good | {"event_name": "unknown.event"}, good, good]
+    events[3] = good | {"external_customer_id": "invalid_id"}
+    strict = {"Prefer": "handling=strict"}
+    answer = await client.post("/v1/events/bulk", json={"events": events}, headers=strict)
+    assert (answer.status_code, answer.json()["details"]) == (400, {"count": 2})
+    assert answer.json()["error"] == "Event name 'unknown.event' not found"
+    assert [(each["pointer"], each["detail"]) for each in answer.json()["errors"]] == [
+        ("/events/1/event_name", "events[1]: Event name 'unknown.event' not found"),
+        (
+            "/events/3/external_customer_id",
+            "events[3]: Customer with external_customer_id 'invalid_id' not found",
+        ),
+    ]
+    assert log.records == []
+    answer = await client.post("/v1/events/bulk", json=[good], headers=strict)
+    assert answer.headers["preference-applied"] == "handling=strict"
+
+
 async def test_our_customer_id_is_resolved_also_of_a_customer_made_just_now(
     client: httpx.AsyncClient, log: FakeLog, new_customer: Callable[[str], str]
 ) -> None:
