@@ -71,8 +71,12 @@ def pack(workload: Workload) -> tuple[float, Blocks]:
     started = time.process_time()
     for first in range(0, len(workload.records), RECORDS_PER_FLUSH):
         pool = Pool()
-        for number, body in enumerate(workload.records[first : first + RECORDS_PER_FLUSH], first):
-            pool.add(Record(log, number, "default", BLOCK_TIME_MS, body), _nobody)
+        bodies = workload.records[first : first + RECORDS_PER_FLUSH]
+        records = [
+            Record(log, number, "default", BLOCK_TIME_MS, body)
+            for number, body in enumerate(bodies, first)
+        ]
+        pool.add(records, _nobody)
         cut = pool.cut(PARTITIONS, epoch=0, catalog_version=1, starts=starts)
         blocks += [(partition, encode(block)) for partition, block in cut]
     return time.process_time() - started, blocks

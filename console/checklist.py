@@ -78,7 +78,8 @@ def told(body: bytes | None, now: datetime) -> Told:
         return Told(flaws=(unreadable.flaw.detail,))
     if reading.flaws:
         return Told(flaws=tuple(flaw.detail for flaw in reading.flaws))
-    return Told(reading.events[0], reading.properties[0])
+    event = reading.events[0]
+    return Told(event, bytes(event.properties) if event else b"")
 
 
 def checklist(facts: Facts, event_name: str | None, customer: str | None) -> list[Check]:

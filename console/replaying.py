@@ -114,7 +114,7 @@ def events_of(account: str, letter: Letter, content: str | None, resolve: Resolv
                 timestamp_given=given,
                 ingested_at=letter.ingested_at,
                 source=event.source or "",
-                properties=reading.properties[number].decode(),
+                properties=bytes(event.properties).decode(),
                 home=log,
                 home_position=position(letter.offset, min(letter.place + number, INDEX_MASK)),
                 superseded=SUPERSEDES_NOTHING,

@@ -9,7 +9,7 @@ import logging
 import re
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -203,19 +203,21 @@ class _Run(ConsumerRebalanceListener):
         source = self._logs.get(tp)
         if source is None:
             return  # not opened yet: read again after its seek; or of an assignment that is over
-        resolve = self._resolver()
-        for record in records:
-            if tp.topic == RESENT:
-                self._pool.add_resent(_record(source, record, ""))
-            else:
-                headers = _headers(record)
-                account = _account_of(tp.topic, headers)
-                self._pool.add(_record(source, record, account, headers), resolve)
-            if tp in self._gaps:
-                first = _record(source, record, _account_of(tp.topic, _headers(record)))
-                self._pool.note_gap(first, self._gaps.pop(tp))
+        read = _records(source, records)
+        first = 1 if tp in self._gaps else 0
+        self._add(tp.topic, read[:first])
+        if first:
+            self._pool.note_gap(read[0], self._gaps.pop(tp))
+        self._add(tp.topic, read[first:])
         self._reached[tp] = Bookmark.after(source.epoch, records[-1])
         RECORDS.inc(len(records))
+
+    def _add(self, topic: str, records: list[Record]) -> None:
+        if topic == RESENT:
+            for record in records:
+                self._pool.add_resent(record)
+        else:
+            self._pool.add(records, self._resolver())
 
     def _resolver(self) -> Resolve:
         """External ids by ours; whom the snapshot doesn't know is looked for anew, once a batch.
@@ -332,33 +334,38 @@ class _Run(ConsumerRebalanceListener):
         await asyncio.gather(*flushes, return_exceptions=True)
 
 
-def _account_of(topic: str, headers: dict[str, str]) -> str:
-    """Whose a record is: the topic's, or what the gateway says. No other header counts."""
-    if topic.startswith(NATIVE_PREFIX):
-        return topic.removeprefix(NATIVE_PREFIX)
-    return headers.get(HEADER_ACCOUNT, "")
+def _records(source: Log, records: Sequence[ConsumerRecord]) -> list[Record]:
+    """What was read from one log, with whose it is and when it came."""
+    latest = int(time.time() * 1000) + FUTURE_MS_MAX
+    if source.topic == GATEWAY_EVENTS:
+        return [_of_gateway(source, record, latest) for record in records]
+    # Headers of native producers may be anything: the topic alone says whose its records are.
+    account = source.topic.removeprefix(NATIVE_PREFIX) if source.topic != RESENT else ""
+    return [
+        Record(source, record.offset, account, _moment(record, latest), record.value)
+        for record in records
+    ]
 
 
-def _headers(record: ConsumerRecord) -> dict[str, str]:
-    """What the gateway says about its record; headers of native producers may be anything."""
-    if record.topic != GATEWAY_EVENTS:
-        return {}
-    return {key: value.decode("ascii", "replace") for key, value in record.headers if value}
+def _of_gateway(source: Log, record: ConsumerRecord, latest: int) -> Record:
+    """The gateway says whose its record is, when it came, and from where missing ids count."""
+    headers = {key: value.decode("ascii", "replace") for key, value in record.headers if value}
+    received_at = headers.get(HEADER_RECEIVED_AT, "")
+    first_id = headers.get(HEADER_FIRST_ID, "")
+    return Record(
+        source,
+        record.offset,
+        headers.get(HEADER_ACCOUNT, ""),
+        int(received_at) if _MOMENT.fullmatch(received_at) else _moment(record, latest),
+        record.value,
+        first_id if _ULID.fullmatch(first_id) else None,
+    )
 
 
-def _record(
-    source: Log, record: ConsumerRecord, account: str, headers: dict[str, str] | None = None
-) -> Record:
-    now = int(time.time() * 1000)
-    received_at = record.timestamp if 0 < record.timestamp <= now + FUTURE_MS_MAX else now
-    first_id = None
-    if headers:
-        given = headers.get(HEADER_RECEIVED_AT, "")
-        if _MOMENT.fullmatch(given):
-            received_at = int(given)
-        given = headers.get(HEADER_FIRST_ID, "")
-        first_id = given if _ULID.fullmatch(given) else None
-    return Record(source, record.offset, account, received_at, record.value, first_id)
+def _moment(record: ConsumerRecord, latest: int) -> int:
+    """When the record was written, as far as that can be believed; else now."""
+    written: int = record.timestamp
+    return written if 0 < written <= latest else latest - FUTURE_MS_MAX
 
 
 def _show_tasks() -> None:

@@ -7,7 +7,8 @@ partition. The record is the unit on the way in, the block on the way out, never
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, NamedTuple, cast
+from itertools import chain, repeat
+from typing import Any, NamedTuple, TypeVar, cast
 from zlib import crc32
 
 import msgspec
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 
 from schemas import resent
 from schemas.block import COLUMNS, RESENT_COLUMNS, VERSION, Block, DeadLetter, encoded, ipc
-from schemas.event import ABSENT, Event, Reading, Unreadable, read, texts
+from schemas.event import ABSENT, Columns, Event, Unreadable, read, read_all, texts
 from schemas.ids import event_id_at, native_event_id
 from schemas.limits import BLOCK_BYTES_MAX, BODY_BYTES_MAX
 from schemas.position import INDEX_MASK, Log, Range, position
@@ -33,12 +34,12 @@ ROW_BYTES = 160
 DEAD_LETTER_BYTES_MAX = 12 << 20
 """A record too large to be set aside whole is cut, and its detail says so."""
 
+T = TypeVar("T")
 Resolve = Callable[[str, str], str | None]
 """(account, customer_id) -> external_customer_id, or None when there is no such customer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record of a source topic.
 
     account      Whose it is: the topic's, or the gateway's header.
@@ -60,40 +61,92 @@ def partitions_of(keys: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uin
     return (heads % np.uint32(count)).astype(np.uint32)
 
 
-class _Run(NamedTuple):
-    """What so many events that follow on one another have in common."""
+@dataclass(slots=True)
+class _Texts:
+    """A column of texts without NUL, kept as joined pieces: small objects cost more to reach."""
 
-    events: int
-    account: str
-    ingested_at: int
-    log: int
+    _pieces: list[str] = field(default_factory=list)
+
+    def extend(self, texts: Sequence[str]) -> None:
+        """Append texts, at least one."""
+        self._pieces.append("\0".join(texts))
+
+    def column(self) -> pa.StringArray:
+        """All of them."""
+        data = "\0".join([*self._pieces, ""]).encode()
+        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 0)
+        offsets = np.zeros(len(ends) + 1, np.int32)
+        offsets[1:] = ends - np.arange(len(ends))
+        return pa.StringArray.from_buffers(
+            len(ends), pa.py_buffer(offsets), pa.py_buffer(data.replace(b"\0", b""))
+        )
 
 
 @dataclass(slots=True)
 class Pool:
-    """Events and dead letters read but not yet cut into blocks, in order of arrival."""
+    """Events and dead letters read but not yet cut into blocks, in order of arrival.
+
+    What the events of one record have in common stands in the columns of runs: `_counts` says how
+    many events follow on one another, `_accounts`, `_ingested` and `_homes` what they share.
+    """
 
     logs: dict[Log, int] = field(default_factory=dict)
     stops: dict[Log, int] = field(default_factory=dict)
     weight: int = 0
-    _digests: list[bytes] = field(default_factory=list)  # SHA-256; its first half is the key
+    _events: int = 0
+    _digests: list[bytes] = field(default_factory=list)  # one after the other
     _contents: list[int] = field(default_factory=list)  # CRC of the properties
-    _names: list[str] = field(default_factory=list)
-    _customers: list[str] = field(default_factory=list)
-    _ids: list[str] = field(default_factory=list)
+    _names: _Texts = field(default_factory=_Texts)
+    _customers: _Texts = field(default_factory=_Texts)
+    _ids: _Texts = field(default_factory=_Texts)
     _times: list[npt.NDArray[np.int64]] = field(default_factory=list)  # ABSENT where not given
-    _sources: list[str] = field(default_factory=list)
-    _properties: list[bytes] = field(default_factory=list)
+    _sources: _Texts = field(default_factory=_Texts)
+    _properties: list[bytes] = field(default_factory=list)  # one after the other
+    _lengths: list[npt.NDArray[np.int64]] = field(default_factory=list)  # of each one's properties
     _positions: list[npt.NDArray[np.uint64]] = field(default_factory=list)
-    _runs: list[_Run] = field(default_factory=list)
+    _counts: list[int] = field(default_factory=list)
+    _accounts: list[str] = field(default_factory=list)
+    _ingested: list[int] = field(default_factory=list)
+    _homes: list[int] = field(default_factory=list)  # numbers of source logs
     _resent: dict[int, Resent] = field(default_factory=dict)
     _dead: list[tuple[int, DeadLetter]] = field(default_factory=list)  # (events before it, letter)
 
     def __len__(self) -> int:
-        return len(self._digests) + len(self._dead)
+        return self._events + len(self._dead)
 
-    def add(self, record: Record, resolve: Resolve) -> None:
-        """Take in a producer's record; what can't be read in it becomes dead letters."""
+    def add(self, records: Sequence[Record], resolve: Resolve) -> None:
+        """Take in producers' records; what can't be read in them becomes dead letters.
+
+        Many are read at once; where one of them has a flaw, those around it one by one.
+        """
+        for stretch in _stretches(records):
+            columns = None
+            if _promising(stretch[0]):
+                columns = read_all([cast(bytes, record.value) for record in stretch])
+            if columns is None or not self._add_columns(stretch, columns, resolve):
+                for record in stretch:
+                    self._add_one(record, resolve)
+
+    def _add_columns(self, records: Sequence[Record], columns: Columns, resolve: Resolve) -> bool:
+        """Take in records without a flaw, or nothing when one names a customer that isn't known."""
+        counts, events = columns.counts, columns.events
+        customers = [event.external_customer_id for event in events]
+        if None in customers:
+            owners = _each([record.account for record in records], counts)
+            customers = [
+                customer or resolve(account, event.customer_id or "")
+                for customer, account, event in zip(customers, owners, events, strict=True)
+            ]
+            if None in customers:
+                return False
+        logs = [self._enter(record.log, record.offset) for record in records]
+        starts = np.cumsum(counts) - counts
+        indexes = np.arange(len(events)) - np.repeat(starts, counts)
+        self._extend(records, logs, columns, cast(list[str], customers), indexes)
+        return True
+
+    def _add_one(self, record: Record, resolve: Resolve) -> None:
+        """Take in, in order, the good events of a record, and bury the others."""
         log = self._enter(record.log, record.offset)
         value = record.value
         try:
@@ -111,31 +164,33 @@ class Pool:
         except Unreadable as error:
             self._bury(record, log, 0, error.flaw.code, error.flaw.detail, value or b"")
             return
-        if any(e is None or e.external_customer_id is None for e in reading.events):
-            self._add_one_by_one(record, log, reading, resolve)
-        else:
-            events = cast(list[Event], reading.events)
-            indexes = range(len(events))
-            self._extend(record, log, events, indexes, reading.times, reading.properties)
-
-    def _add_one_by_one(self, record: Record, log: int, reading: Reading, resolve: Resolve) -> None:
-        """Take in, in order, the good events of a record, and bury the others."""
         flaws = {flaw.index: flaw for flaw in reading.flaws}
-        elements = texts(record.value or b"")
+        elements = texts(value)
+        good: list[int] = []
+        customers: list[str] = []
         for index, event in enumerate(reading.events):
             if event is None:
                 flaw = flaws[index]
-                self._bury(record, log, index, flaw.code, flaw.detail, elements[index])
+                self._bury(record, log, index, flaw.code, flaw.detail, elements[index], len(good))
                 continue
-            if event.external_customer_id is None:
-                external = resolve(record.account, event.customer_id or "")
-                if external is None:
-                    detail = f"no customer has the id {event.customer_id!r}"
-                    self._bury(record, log, index, "unknown_customer_id", detail, elements[index])
-                    continue
-                event.external_customer_id = external
-            times, properties = reading.times[index : index + 1], reading.properties[index]
-            self._extend(record, log, [event], [index], times, [properties])
+            external = event.external_customer_id or resolve(
+                record.account, event.customer_id or ""
+            )
+            if external is None:
+                detail = f"no customer has the id {event.customer_id!r}"
+                code = "unknown_customer_id"
+                self._bury(record, log, index, code, detail, elements[index], len(good))
+                continue
+            good.append(index)
+            customers.append(external)
+        if good:
+            events = [cast(Event, reading.events[index]) for index in good]
+            properties = [bytes(event.properties) for event in events]
+            lengths = np.fromiter(map(len, properties), np.int64, len(good))
+            columns = Columns(
+                [len(good)], events, reading.times[good], b"".join(properties), lengths
+            )
+            self._extend([record], [log], columns, customers, np.array(good))
 
     def note_gap(self, first: Record, gap: str) -> None:
         """Set aside, as a dead letter without bytes, that the log before `first` was lost.
@@ -147,7 +202,7 @@ class Pool:
         place = position(first.offset, INDEX_MASK)
         self._dead.append(
             (
-                len(self._digests),
+                self._events,
                 DeadLetter(first.account, log, place, first.received_at, code, detail, b""),
             )
         )
@@ -157,8 +212,16 @@ class Pool:
         return self.logs.setdefault(log, len(self.logs))
 
     def _bury(
-        self, record: Record, log: int, index: int, code: str, detail: str, content: bytes
+        self,
+        record: Record,
+        log: int,
+        index: int,
+        code: str,
+        detail: str,
+        content: bytes,
+        behind: int = 0,
     ) -> None:
+        """Set one event or record aside, behind so many events that are about to be taken in."""
         if len(content) > DEAD_LETTER_BYTES_MAX:
             detail += f" (cut from {len(content)} bytes)"
             content = content[:DEAD_LETTER_BYTES_MAX]
@@ -166,43 +229,45 @@ class Pool:
         letter = DeadLetter(
             record.account, log, place, record.received_at, code, detail, bytes(content)
         )
-        self._dead.append((len(self._digests), letter))
+        self._dead.append((self._events + behind, letter))
         self.weight += ROW_BYTES + len(content)
 
     def _extend(
         self,
-        record: Record,
-        log: int,
-        events: list[Event],
-        indexes: Sequence[int],
-        times: npt.NDArray[np.int64],
-        properties: list[bytes],
+        records: Sequence[Record],
+        logs: list[int],
+        columns: Columns,
+        customers: list[str],
+        indexes: npt.NDArray[np.int64],
     ) -> None:
-        """Append the columns of a record's events: one comprehension a column."""
-        count = len(events)
+        """Append records' events: one comprehension a column."""
+        counts, events = columns.counts, columns.events
+        accounts = [record.account for record in records]
         ids = [event.event_id for event in events]
         if None in ids:
-            ids = [i or _made_id(record, n) for i, n in zip(ids, indexes, strict=True)]
+            owners = _each(records, counts)
+            ids = [
+                event_id or _made_id(owner, index)
+                for event_id, owner, index in zip(ids, owners, indexes.tolist(), strict=True)
+            ]
         given = cast(list[str], ids)
-        fresh = sha256(f"{record.account}\0".encode()).copy
-        digests = self._digests
-        for event_id in given:
-            digest = fresh()
-            digest.update(event_id.encode())
-            digests.append(digest.digest())
-        names = [event.event_name for event in events]
-        customers = [cast(str, event.external_customer_id) for event in events]
-        sources = [event.source or "" for event in events]
-        self._contents += map(crc32, properties)
-        self._names += names
-        self._customers += customers
-        self._ids += given
-        self._times.append(times)
-        self._sources += sources
-        self._properties += properties
-        self._positions.append(np.array(indexes, np.uint64) + np.uint64(position(record.offset)))
-        self._runs.append(_Run(count, record.account, record.received_at, log))
-        self.weight += ROW_BYTES * count + sum(map(len, properties))
+        self._events += len(events)
+        self._digests.append(_digests(accounts, counts, given))
+        self._contents += [crc32(event.properties) for event in events]
+        self._names.extend([event.event_name for event in events])
+        self._customers.extend(customers)
+        self._ids.extend(given)
+        self._times.append(columns.times)
+        self._sources.extend([event.source or "" for event in events])
+        self._properties.append(columns.properties)
+        self._lengths.append(columns.lengths)
+        places = np.array([position(record.offset) for record in records], np.uint64)
+        self._positions.append(np.repeat(places, counts) + indexes.astype(np.uint64))
+        self._counts += counts
+        self._accounts += accounts
+        self._ingested += [record.received_at for record in records]
+        self._homes += logs
+        self.weight += ROW_BYTES * len(events) + len(columns.properties)
 
     def add_resent(self, record: Record) -> None:
         """Take in a record of the topic `resent`: stored events with their identity and times."""
@@ -216,18 +281,22 @@ class Pool:
         for index, event in enumerate(events):
             text = event.properties.encode()
             self.logs.setdefault(event.home, len(self.logs))
-            self._resent[len(self._digests)] = event
-            self._digests.append(sha256(f"{event.account}\0{event.event_id}".encode()).digest())
+            self._resent[self._events] = event
+            self._events += 1
+            self._digests.append(_digests([event.account], [1], [event.event_id]))
             self._contents.append(crc32(text))
-            self._names.append(event.event_name)
-            self._customers.append(event.external_customer_id)
-            self._ids.append(event.event_id)
-            time = event.timestamp if event.timestamp_given else ABSENT
-            self._times.append(np.array([time], dtype=np.int64))
-            self._sources.append(event.source)
+            self._names.extend([event.event_name])
+            self._customers.extend([event.external_customer_id])
+            self._ids.extend([event.event_id])
+            self._times.append(np.array([event.timestamp if event.timestamp_given else ABSENT]))
+            self._sources.extend([event.source])
             self._properties.append(text)
+            self._lengths.append(np.array([len(text)]))
             self._positions.append(np.array([position(record.offset, index)], np.uint64))
-            self._runs.append(_Run(1, event.account, event.ingested_at, log))
+            self._counts.append(1)
+            self._accounts.append(event.account)
+            self._ingested.append(event.ingested_at)
+            self._homes.append(log)
             self.weight += ROW_BYTES + len(text)
 
     def cut(
@@ -284,34 +353,34 @@ class Pool:
 
     def _batch(self, keys: npt.NDArray[np.uint8]) -> pa.RecordBatch:
         """Everything in the pool as one Arrow batch."""
-        times = np.concatenate(self._times, dtype=np.int64) if self._times else _NO_TIMES
+        times = _joined(self._times, np.int64)
         given = times != ABSENT
-        ingested = self._repeated([run.ingested_at for run in self._runs], np.int64)
-        accounts = list(dict.fromkeys(run.account for run in self._runs))
-        codes = {account: code for code, account in enumerate(accounts)}
-        names, sources = encoded(self._names), encoded(self._sources)
+        ingested = self._repeated(self._ingested, np.int64)
+        accounts = encoded(self._accounts)
+        customers = self._customers.column()
+        names = self._names.column().dictionary_encode()
+        sources = self._sources.column().dictionary_encode()
         # What the client sent, before defaults: claims.sql computes the same.
         contents = np.array(self._contents, dtype=np.uint32)
-        contents ^= np.fromiter(map(crc32, map(str.encode, self._customers)), np.uint32)
+        contents ^= _crc_each(customers.dictionary_encode())
         contents ^= _crc_each(names) * np.uint32(3) ^ _crc_each(sources) * np.uint32(5)
         contents ^= np.where(given, times, 0).astype(np.uint32)  # the low 32 bits
         columns: list[Any] = [
             pa.Array.from_buffers(pa.binary(KEY_BYTES), len(keys), [None, pa.py_buffer(keys)]),
             pa.array(contents),
             pa.DictionaryArray.from_arrays(
-                self._repeated([codes[run.account] for run in self._runs], np.int32),
-                pa.array(accounts, pa.utf8()),
+                self._repeated(accounts.indices.to_numpy(), np.int32), accounts.dictionary
             ),
             names,
-            pa.array(self._customers, pa.utf8()),
-            pa.array(self._ids, pa.utf8()),
+            customers,
+            self._ids.column(),
             pa.array(np.where(given, times, ingested)),
             pa.array(given),
             pa.array(ingested),
             sources,
-            pa.array(self._properties, pa.binary()),
-            pa.array(self._repeated([run.log for run in self._runs], np.uint16)),
-            pa.array(np.concatenate(self._positions) if self._positions else _NO_POSITIONS),
+            self._property_texts(),
+            pa.array(self._repeated(self._homes, np.uint16)),
+            pa.array(_joined(self._positions, np.uint64)),
         ]
         schema = COLUMNS
         if self._resent:
@@ -319,16 +388,24 @@ class Pool:
             schema = pa.schema([*COLUMNS, *RESENT_COLUMNS])
         return pa.RecordBatch.from_arrays(columns, schema=schema)
 
-    def _repeated(self, values: list[int], kind: Any) -> npt.NDArray[Any]:
+    def _repeated(self, values: Any, kind: Any) -> npt.NDArray[Any]:
         """A column from one value a run."""
-        return np.repeat(np.array(values, dtype=kind), [run.events for run in self._runs])
+        return np.repeat(np.asarray(values, dtype=kind), self._counts)
+
+    def _property_texts(self) -> Any:
+        """The column of properties, which may hold any byte."""
+        lengths = _joined(self._lengths, np.int64)
+        offsets = np.zeros(len(lengths) + 1, np.int32)
+        np.cumsum(lengths, out=offsets[1:])
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(self._properties))]
+        return pa.Array.from_buffers(pa.binary(), len(lengths), buffers)
 
     def _resent_columns(self, logs: Any, positions: Any) -> list[Any]:
         """Home and superseded row of each event; an ordinary event is at home where it is read."""
         home_logs, home_positions = logs.to_numpy().copy(), positions.to_numpy().copy()
-        epochs = np.zeros(len(self._digests), dtype=np.uint16)
-        offsets = np.full(len(self._digests), -1, dtype=np.int64)
-        indexes = np.zeros(len(self._digests), dtype=np.uint32)
+        epochs = np.zeros(self._events, dtype=np.uint16)
+        offsets = np.full(self._events, -1, dtype=np.int64)
+        indexes = np.zeros(self._events, dtype=np.uint32)
         for row, event in self._resent.items():
             home_logs[row] = self.logs[event.home]
             home_positions[row] = event.home_position
@@ -353,8 +430,53 @@ def _stops_within(
     return stops
 
 
-_NO_TIMES = np.zeros(0, np.int64)
-_NO_POSITIONS = np.zeros(0, np.uint64)
+STRETCH_BYTES = 1 << 17
+"""So much is read at once: enough that a record costs little, so little that a bad one does too."""
+
+
+def _stretches(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """Records in order, in stretches of which each is promising as a whole, or a single record."""
+    start = weight = 0
+    for number, record in enumerate(records):
+        size = len(record.value or b"")
+        if not _promising(record):
+            if number > start:
+                yield records[start:number]
+            yield records[number : number + 1]
+            start, weight = number + 1, 0
+        elif number > start and weight + size > STRETCH_BYTES:
+            yield records[start:number]
+            start, weight = number, size
+        else:
+            weight += size
+    if start < len(records):
+        yield records[start:]
+
+
+def _promising(record: Record) -> bool:
+    """Whether the record as a whole may be read."""
+    return bool(record.account and record.value) and len(record.value or b"") <= BODY_BYTES_MAX
+
+
+def _each(values: Sequence[T], counts: list[int]) -> Iterator[T]:
+    """Each value so many times."""
+    return chain.from_iterable(map(repeat, values, counts))
+
+
+def _digests(accounts: list[str], counts: list[int], ids: list[str]) -> bytes:
+    """The SHA-256 of account, NUL and event_id of each, one after the other."""
+    fresh = {account: sha256(f"{account}\0".encode()).copy for account in set(accounts)}
+    makers = _each([fresh[account] for account in accounts], counts)
+    digests = []
+    for make, event_id in zip(makers, ids, strict=True):
+        digest = make()
+        digest.update(event_id.encode())
+        digests.append(digest.digest())
+    return b"".join(digests)
+
+
+def _joined(pieces: list[npt.NDArray[Any]], kind: Any) -> npt.NDArray[Any]:
+    return np.concatenate(pieces, dtype=kind) if pieces else np.zeros(0, kind)
 
 
 def _made_id(record: Record, index: int) -> str:

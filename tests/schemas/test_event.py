@@ -4,8 +4,9 @@ import json
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from schemas import event as module
@@ -18,6 +19,7 @@ from schemas.event import (
     nests_deeper,
     parse_timestamp,
     read,
+    read_all,
 )
 from schemas.limits import BODY_BYTES_MAX, DEPTH_MAX, EVENT_BYTES_MAX, NAME_LENGTH_MAX
 
@@ -72,7 +74,7 @@ def test_what_is_null_is_absent() -> None:
     fields = ("event_id", "timestamp", "source", "properties", "customer_id")
     reading = read(text(make_event(**dict.fromkeys(fields))), now_ms=NOW)
     assert reading.events == [Event("api.calls", "cust_1")]
-    assert (reading.times.tolist(), reading.properties, reading.flaws) == ([ABSENT], [b""], [])
+    assert (reading.times.tolist(), reading.flaws) == ([ABSENT], [])
 
 
 def test_our_customer_id_alone_is_enough() -> None:
@@ -410,6 +412,80 @@ def test_fast_and_slow_reading_agree(events: list[Any], ensure_ascii: bool, wrap
     record = {"events": events} if wrapped else events
     body = json.dumps(record, ensure_ascii=ensure_ascii).encode()
     assert outcome(read(body, now_ms=NOW)) == outcome(read_slowly(body))
+
+
+kinds = st.sampled_from("1[{")
+
+
+def shaped(kind: str, events: list[Any]) -> Any:
+    """A record: one event, an array, or a bulk."""
+    if kind == "1":
+        return events[0] if events else {}
+    return events if kind == "[" else {"events": events}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("1[{"), st.lists(any_events, max_size=2)), min_size=1, max_size=3
+    ),
+    st.sampled_from([None, 0, 2]),
+)
+def test_reading_many_records_is_reading_each(
+    records: list[tuple[str, list[Any]]], indent: int | None
+) -> None:
+    bodies = [json.dumps(shaped(kind, events), indent=indent).encode() for kind, events in records]
+    columns = read_all(bodies)
+    if columns is None:  # at least one has a flaw, or may have one
+        return
+    each = [read(body, now_ms=None) for body in bodies]
+    assert columns.counts == [len(reading.events) for reading in each]
+    assert columns.events == [event for reading in each for event in reading.events]
+    assert columns.times.tolist() == [time for reading in each for time in reading.times]
+    assert not any(reading.flaws for reading in each)
+    ends = np.cumsum(columns.lengths).tolist()
+    texts = [columns.properties[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    assert texts == [bytes(event.properties) for event in columns.events]
+
+
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        [b'{"event_name":"a","external_customer_id":', b'"b"}'],
+        [b'{"event_name":"a","external_customer_id":"b"', b',"event_id":"c"} {"event_name":"d"}'],
+        [b'[{"event_name":"a","external_customer_id":"b"}', b"]"],
+        [b'{"event_name":"a","external_customer_id":"b","source":"}', b'{"}'],
+        [b'{"event_name":"a","external_customer_id":"b"}', b""],
+        [b'{"event_name":"a","external_customer_id":"b"}\n', b'{"event_name":"a"}', b"[]"],
+        [b'{"event_name":"\xc3', b'\xa9","external_customer_id":"b"}'],
+    ],
+)
+def test_no_record_finishes_what_another_began(bodies: list[bytes]) -> None:
+    assert read_all(bodies) is None
+
+
+def test_one_deep_event_among_many_records_is_found() -> None:
+    flat = b'{"event_name":"a","external_customer_id":"b","properties":{"v":1}}'
+    deep = b'{"event_name":"a","external_customer_id":"b","properties":' + b'{"v":' * 32
+    deep += b"1" + b"}" * 33
+    allowed = deep.replace(b'{"v":', b"", 1).replace(b"}", b"", 1)
+    for around in (b"%s", b"[%s]", b'{"events":[%s,' + flat + b"]}"):
+        bodies = [around % flat] * 40
+        assert read_all(bodies) is not None
+        assert read_all([*bodies, around % deep]) is None
+    assert read_all([flat] * 40 + [allowed]) is not None
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("1[{"), st.lists(good_events, min_size=1, max_size=2)),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_good_records_are_read_together(records: list[tuple[str, list[Any]]]) -> None:
+    bodies = [json.dumps(shaped(*record)).encode() for record in records]
+    assume(not any(b"\\u0000" in body for body in bodies))  # wants a look of its own
+    assert read_all(bodies) is not None
 
 
 @given(st.lists(good_events, max_size=5))

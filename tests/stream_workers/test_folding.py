@@ -244,7 +244,7 @@ def test_duplicates_around_a_resent_event_stay_duplicates() -> None:
     [before] = counter.events()
     pool = pool_of([make_record(1, [make_event("a", properties={"v": 9})])])
     pool.add_resent(Record(RESENT, 0, "", NOW, resent.encode([resend(before)])))
-    pool.add(make_record(2, [make_event("a", properties={"v": 9})]), lambda *_: None)
+    pool.add([make_record(2, [make_event("a", properties={"v": 9})])], lambda *_: None)
     [(_, block)] = cut(pool, catalog_version=2)
     counter.fold(block)
     assert counter.verdicts() == ["unknown_event_name", "duplicate", "counted", "duplicate"]

@@ -136,9 +136,9 @@ def test_a_gap_is_a_dead_letter_beside_the_first_record_behind_it() -> None:
     for bytes_max in (1, 1 << 20):
         pool = Pool()
         first = make_record(5, [make_event("a"), make_event("b")])
-        pool.add(first, no_customer)
+        pool.add([first], no_customer)
         pool.note_gap(first, "log_truncated: offsets 0 to 4 were deleted")
-        pool.add(make_record(6, [make_event("c")]), no_customer)
+        pool.add([make_record(6, [make_event("c")])], no_customer)
         rows = rows_of(pool, bytes_max)
         assert sorted(row["detail"] or row["event_id"] for row in rows) == [
             "a", "b", "c", "log_truncated: offsets 0 to 4 were deleted",
@@ -188,7 +188,7 @@ def test_a_customer_id_of_ours_is_resolved_or_set_aside() -> None:
         {"event_name": "calls", "customer_id": "cust_2", "event_id": "b"},
     ]
     names = {"cust_1": "theirs"}
-    pool.add(make_record(0, events), lambda account, customer_id: names.get(customer_id))
+    pool.add([make_record(0, events)], lambda account, customer_id: names.get(customer_id))
     rows = rows_of(pool)
     assert [row["external_customer_id"] for row in rows] == ["theirs", ""]
     assert rows[1]["detail"] == "unknown_customer_id: no customer has the id 'cust_2'"
@@ -207,7 +207,7 @@ def test_a_resent_event_keeps_identity_times_and_home() -> None:
         home=home, home_position=position(8, 4), superseded=Point(0, 11, 6),
     )  # fmt: skip
     pool = Pool()
-    pool.add(make_record(1, [make_event("other")]), no_customer)
+    pool.add([make_record(1, [make_event("other")])], no_customer)
     pool.add_resent(Record(Log("resent", 0, 0), 2, "", NOW, resent.encode([event])))
     counter = Counted(make_catalog(make_feature()))
     for _, block in cut(pool):

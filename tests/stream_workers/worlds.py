@@ -100,8 +100,7 @@ def no_customer(account: str, customer_id: str) -> None:
 def pool_of(records: Iterable[Record]) -> Pool:
     """A pool with producers' records in it."""
     pool = Pool()
-    for record in records:
-        pool.add(record, no_customer)
+    pool.add(list(records), no_customer)
     return pool
 
 
