@@ -21,6 +21,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from catalog.database import Catalog, CatalogUnavailable
 from catalog.follower import Follower
 from schemas.block import encode
+from schemas.census import rows_due
 from schemas.limits import FUTURE_MS_MAX, MESSAGE_BYTES_MAX
 from schemas.position import Log
 from schemas.topics import (
@@ -143,6 +144,7 @@ class _Run(ConsumerRebalanceListener):
         self._unopened: list[TopicPartition] | None = None
         self._logs: dict[TopicPartition, Log] = {}
         self._gaps: dict[TopicPartition, str] = {}
+        self._events: dict[TopicPartition, int] = {}  # read so far, where that is known
         self._pool = Pool()
         self._reached: dict[TopicPartition, Bookmark] = {}
         self._flushes: list[asyncio.Task[None]] = []
@@ -173,12 +175,15 @@ class _Run(ConsumerRebalanceListener):
             self._logs[tp] = Log(tp.topic, opened.epoch, tp.partition)
             if opened.gap is not None:
                 self._gaps[tp] = opened.gap
+            if opened.events is not None:
+                self._events[tp] = opened.events
         PARTITIONS.set(len(self._logs))
         self._packer.troubles = {}
 
     def _forget(self) -> None:
         self._logs.clear()
         self._gaps.clear()
+        self._events.clear()
         self._starts = {}  # a flush under way goes on with its own
         self._reached.clear()
         self._pool = Pool()
@@ -205,11 +210,14 @@ class _Run(ConsumerRebalanceListener):
             return  # not opened yet: read again after its seek; or of an assignment that is over
         read = _records(source, records)
         first = 1 if tp in self._gaps else 0
+        before = len(self._pool) + first
         self._add(tp.topic, read[:first])
         if first:
             self._pool.note_gap(read[0], self._gaps.pop(tp))
         self._add(tp.topic, read[first:])
-        self._reached[tp] = Bookmark.after(source.epoch, records[-1])
+        if tp in self._events:
+            self._events[tp] += first + rows_due(tp.topic, read, len(self._pool) - before)
+        self._reached[tp] = Bookmark.after(source.epoch, records[-1], self._events.get(tp))
         RECORDS.inc(len(records))
 
     def _add(self, topic: str, records: list[Record]) -> None:

@@ -198,4 +198,5 @@ def test_after_all_of_it_nothing_is_missing(victim: Tallylog) -> None:
         return (found["gap_events"], found["gap_rows"]) if looked else None
 
     begun = datetime.now(UTC)
-    until(gaps, (0, 0), RECOVERY_S)
+    nothing: tuple[int | None, int | None] | None = (0, 0)
+    until(gaps, nothing, RECOVERY_S)

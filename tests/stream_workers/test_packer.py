@@ -16,6 +16,7 @@ from schemas.topics import GATEWAY_EVENTS
 from stream_workers import packer as module
 from stream_workers.epochs import Bookmark, Opened
 from stream_workers.packer import Packer, _Run
+from stream_workers.packing import Pool
 from stream_workers.settings import PackerSettings
 from tests.stream_workers.worlds import NOW, make_event, no_customer
 
@@ -245,6 +246,30 @@ async def test_a_gap_stands_behind_its_first_record(run: _Run) -> None:
 def test_a_bookmark_is_taken_of_the_last_record(run: _Run) -> None:
     run._gather(TP, [record(3), record(4)])
     assert run._reached[TP] == Bookmark.after(0, record(4))
+
+
+def test_a_bookmark_counts_the_events_of_its_log(run: _Run) -> None:
+    run._events[TP] = 7
+    garbage = record(4, value=b"garbage")
+    run._gather(TP, [record(3, make_event(), {"nameless": 1}, make_event()), garbage])
+    assert run._reached[TP].events == 7 + 3 + 1
+    run._gaps[TP] = "log_truncated: lost"
+    run._gather(TP, [record(9), record(10)])
+    assert run._reached[TP].events == 11 + 1 + 2
+
+
+def test_an_event_that_the_pool_loses_is_counted(
+    run: _Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run._events[TP] = 0
+    monkeypatch.setattr(Pool, "add", lambda *_: None)
+    run._gather(TP, [record(3), record(4, make_event(), make_event())])
+    assert (len(run._pool), run._reached[TP].events) == (0, 3)
+
+
+def test_what_was_read_before_anybody_counted_stays_unknown(run: _Run) -> None:
+    run._gather(TP, [record(3)])
+    assert run._reached[TP].events is None
 
 
 async def test_a_customer_created_just_before_its_event_is_known(
