@@ -43,7 +43,7 @@ CREATE TABLE events
     INDEX block_offset_range block_offset TYPE minmax GRANULARITY 1,
     INDEX superseded_range superseded_offset TYPE minmax GRANULARITY 1,
     INDEX timestamp_range timestamp TYPE minmax GRANULARITY 1,
-    CONSTRAINT owner_is_current CHECK owner >= joinGet('owners', 'owner', toUInt32((block_epoch * 65536) + block_partition))
+    CONSTRAINT owner_is_current CHECK owner = joinGet('owners', 'owner', toUInt32((block_epoch * 65536) + block_partition))
 )
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(block_time)
@@ -95,7 +95,7 @@ CREATE TABLE usage_states
     `uniques` AggregateFunction(uniqExact, Nullable(String)),
     `upto` SimpleAggregateFunction(max, UInt64) COMMENT 'offset of the last block in the states, in a marker',
     `owner` SimpleAggregateFunction(max, UInt64),
-    CONSTRAINT owner_is_current CHECK (feature_id != '') OR (owner >= joinGet('owners', 'owner', toUInt32((block_epoch * 65536) + block_partition)))
+    CONSTRAINT owner_is_current CHECK (feature_id != '') OR (owner = joinGet('owners', 'owner', toUInt32((block_epoch * 65536) + block_partition)))
 )
 ENGINE = AggregatingMergeTree
 ORDER BY (account, feature_id, external_customer_id, span, group_key, block_epoch, block_partition)

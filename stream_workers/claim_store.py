@@ -48,12 +48,19 @@ class ClaimStore:
         self._horizon_ms = horizon_ms
         self._cache = Cache(CACHE_BYTES)
         self._open()
-        if self._db.get(_IDENTITY) not in (None, identity.encode()):
-            self.close()
-            shutil.rmtree(folder)
-            self._open()
-        self._db.put(_IDENTITY, identity.encode())
+        self._identity = identity.encode()
+        if self._db.get(_IDENTITY) not in (None, self._identity):
+            self.clear()
+        self._db.put(_IDENTITY, self._identity)
         self._written = range(0)  # the blocks written since, without a gap
+
+    def clear(self) -> None:
+        """Forget everything: these claims are of no use."""
+        self.close()
+        shutil.rmtree(self._folder)
+        self._open()
+        self._db.put(_IDENTITY, self._identity)
+        self._written = range(0)
 
     def _open(self) -> None:
         options = self._options()

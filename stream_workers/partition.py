@@ -97,6 +97,9 @@ class Partition:
         folder = settings.claims / f"{settings.block_epoch}-{self.number}"
         self._claims = ClaimStore(folder, identity=store.identity, horizon_ms=settings.horizon_ms)
         upto = self.next_offset - 1
+        if self._claims.reached > upto:  # the store came back from an older copy of itself
+            log.warning("block partition %d: claims are ahead of the store", self.number)
+            self._claims.clear()
         if self._claims.reached < upto:
             since = self._counted_until - settings.horizon_ms  # by the log's time: it may be behind
             self._refill = Refill(self.number, self._claims, upto, since, store, self._parts.core)
@@ -186,8 +189,10 @@ class Partition:
     async def _insert(self, rows: pa.RecordBatch, offset: int) -> None:
         """Insert the rows of a block; return only when they and their states are in."""
         settings, store = self._parts.settings, self._parts.store
-        token = f"{settings.block_epoch}:{self.number}:{offset}"
         for attempt in attempts():
+            # Each attempt has a token of its own: the engine notes tokens before parts, and one
+            # without a part, of an attempt that died in between, would swallow the next.
+            token = f"{settings.block_epoch}:{self.number}:{offset}:{self._owner}"
             query_id = f"{store.query_prefix(self.number)}{offset}-{self._owner}"
             try:
                 await self._parts.inserts.insert(
@@ -216,7 +221,10 @@ class Partition:
             self._owner = store.acquire(self.number, self._owner)
             return store.mend(self.number, self._owner)
 
-        return (await self._ask(mended)).offset >= offset
+        reached = (await self._ask(mended)).offset
+        if reached > offset:
+            raise NotOwner(f"block partition {self.number}: another owner has counted on")
+        return reached == offset
 
     async def _ask(self, question: Callable[[], Answer]) -> Answer:
         """What the store says to a question, put to it in a thread until it answers."""

@@ -3,8 +3,9 @@
 import logging
 import secrets
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from clickhouse_connect.driver import Client
@@ -114,9 +115,7 @@ class Store:
 
     def progress(self, partition: int) -> Progress:
         """The partition's last marker."""
-        rows = self._client.query(
-            query("ledger_of"), {"epoch": self._epoch, "partition": partition}
-        ).result_rows
+        rows = self._last_marker(partition)
         if not rows:
             return Progress(-1, {})
         offset, covered, moment, balance = rows[0]
@@ -128,6 +127,12 @@ class Store:
             query("rows_of_partition"), {"epoch": self._epoch, "partition": partition}
         ).result_rows
         return Balance({}, int(rows[0][0]))
+
+    def _last_marker(self, partition: int) -> Sequence[Sequence[Any]]:
+        rows: Sequence[Sequence[Any]] = self._client.query(
+            query("ledger_of"), {"epoch": self._epoch, "partition": partition}
+        ).result_rows
+        return rows
 
     def states_upto(self, partition: int) -> int:
         """Up to which block the states reach."""
@@ -159,7 +164,7 @@ class Store:
     def fill(self, partition: int, after: int, upto: int, owner: int) -> None:
         """Run the view's SELECT over the stored rows of some blocks into the states."""
         for offset in self._blocks(partition, after, upto):
-            # The next owner has to wait for it, as for any insert: `upto` would move under its eyes.
+            # The next owner has to wait for it, as for any insert: it would fill the same.
             query_id = f"{self.query_prefix(partition)}fill-{offset}-{owner}"
             self._fill_block(partition, offset, owner, query_id)
 

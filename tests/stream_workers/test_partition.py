@@ -19,6 +19,7 @@ from stream_workers.settings import WorkerSettings
 from stream_workers.store import NotOwner, Progress
 from tests.stream_workers.worlds import (
     NOW,
+    claim,
     cut,
     make_catalog,
     make_event,
@@ -38,6 +39,7 @@ class FakeStore:
         self.rows: list[dict[str, Any]] = []
         self.faults: list[Callable[[list[dict[str, Any]]], None]] = []
         self.inserted: list[str] = []
+        self.tokens: list[str] = []
         self.owner = 0
 
     def acquire(self, partition: int, held: int | None = None) -> int:
@@ -72,6 +74,7 @@ class FakeStore:
 
     async def insert(self, table: str, stream: bytes, *, token: str, query_id: str) -> None:
         self.inserted.append(query_id)
+        self.tokens.append(token)
         with pa.ipc.open_stream(stream) as reader:
             rows = reader.read_all().to_pylist()
         if self.faults:
@@ -148,6 +151,7 @@ async def test_a_refused_insert_that_is_not_in_is_sent_again_by_a_new_owner_numb
     store.faults = [refuse(241), refuse(None)]
     await partition.count(0, NOW, block("a"))
     assert len(store.inserted) == 3 and len(set(store.inserted)) == 3
+    assert len(set(store.tokens)) == 3  # a token may be there without its part
     assert [(row["verdict"], row["owner"]) for row in store.rows] == [("counted", 3), ("marker", 3)]
 
 
@@ -172,6 +176,34 @@ async def test_a_fenced_worker_stops_and_leaves_no_claim(
     with pytest.raises(NotOwner):
         await partition.count(0, NOW, block("a"))
     assert (partition.next_offset, claimed(partition)) == (0, -1)
+
+
+async def test_a_worker_whose_partition_was_counted_on_by_another_stops(
+    partition: Partition, store: FakeStore
+) -> None:
+    """It was stopped while it took over, and took over from its successor when it went on."""
+
+    def counted_on(rows: list[dict[str, Any]]) -> None:
+        store.rows += [row | {"block_offset": 1} for row in rows]
+        raise InsertFailed(None, "the connection broke")
+
+    store.faults = [counted_on]
+    with pytest.raises(NotOwner):
+        await partition.count(0, NOW, block("a"))
+    assert (len(store.inserted), claimed(partition)) == (1, -1)
+
+
+def test_claims_that_are_ahead_of_the_store_are_forgotten(store: FakeStore, tmp_path: Path) -> None:
+    """The store came back as an older copy: what was decided since is decided again."""
+    with owned(tmp_path, store, store) as partition:
+        assert partition._claims is not None
+        partition._claims.write(0, NOW, [(b"0" * 16, claim(0))])
+    with owned(tmp_path, store, store) as partition:
+        assert partition._claims is not None
+        assert (claimed(partition), list(partition._claims.look_up([b"0" * 16], NOW))) == (
+            -1,
+            [None],
+        )
 
 
 async def test_what_no_packer_wrote_is_a_dead_letter_and_counting_goes_on(

@@ -1,5 +1,7 @@
 """The store on a real engine: fence, read-back of half-landed blocks, claims."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -78,6 +80,22 @@ async def test_a_new_owner_shuts_the_old_one_out(store: Store, inserts: Inserts)
     assert (store.progress(0).offset, store.states_upto(0)) == (1, 1)
 
 
+async def test_of_two_owners_at_once_only_the_one_noted_last_may_write(
+    client: Client, store: Store, inserts: Inserts
+) -> None:
+    """One was stopped between choosing its number and noting it; its successor's is greater."""
+    successor = store.acquire(0)
+    first, second = blocks(2, successor)
+    await put(inserts, first)
+    zombie = successor - 1
+    client.insert("owners", [[0, zombie]], column_names=["slot", "owner"])
+    with pytest.raises(InsertFailed) as refused:
+        await put(inserts, second)
+    assert refused.value.code == 469
+    await put(inserts, blocks(2, zombie)[1])
+    assert (store.progress(0).offset, store.states_upto(0)) == (1, 1)
+
+
 async def test_the_owner_of_another_partition_is_not_concerned(
     store: Store, inserts: Inserts
 ) -> None:
@@ -111,6 +129,35 @@ async def test_blocks_that_landed_in_events_alone_are_filled_into_the_states(
     assert client.query(STATES).result_rows == whole
     assert store.mend(0, successor).offset == 3  # nothing is left to do
     assert client.query(STATES).result_rows == whole
+
+
+async def test_the_next_owner_waits_for_a_filling_as_for_an_insert(
+    client: Client, store: Store, inserts: Inserts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows them by the beginnings of their query ids."""
+    owner = store.acquire(0)
+    client.command("DETACH TABLE usage_states_mv")
+    try:
+        await put(inserts, blocks(1, owner)[0])
+    finally:
+        client.command("ATTACH TABLE usage_states_mv")
+    seen: list[int] = []
+    real = client.command
+
+    def slowly(sql: str, **options: Any) -> Any:
+        stretched = sql.replace("WHERE verdict IN", "WHERE sleepEachRow(0.2) = 0 AND verdict IN")
+        assert stretched != sql
+        with ThreadPoolExecutor(1) as thread:
+            filling = thread.submit(real, stretched, **options)
+            while not filling.done():
+                seen.append(store._is_inserting(0))
+                time.sleep(0.02)
+            return filling.result()
+
+    monkeypatch.setattr(client, "command", slowly)
+    store.mend(0, owner)
+    assert any(seen) and not store._is_inserting(0)
+    assert store.states_upto(0) == 0
 
 
 async def test_a_zombie_cannot_fill_states(client: Client, store: Store, inserts: Inserts) -> None:
