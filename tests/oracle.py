@@ -7,10 +7,12 @@ used it looks at every event. Times are aware datetimes; numbers in properties a
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal, localcontext
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +20,7 @@ NUMERIC = {"SUM", "AVG", "SUM_WITH_MULTIPLIER", "MAX", "WEIGHTED_SUM"}
 MINUTES = {"MINUTE": 1, "15MIN": 15, "30MIN": 30, "HOUR": 60}
 HOURS = {"3HOUR": 3, "6HOUR": 6, "12HOUR": 12, "DAY": 24, "WEEK": 24, "MONTH": 24}
 MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -196,50 +199,68 @@ def boundaries(
     """Where windows start, from the last one at or before `start`: by looking at every minute."""
     back = 40 if window == "MONTH" else 1 if window in MINUTES else 9
     first = start.replace(second=0, microsecond=0) - timedelta(days=back)
-    clock: dict[
-        datetime, datetime
-    ] = {}  # wall time -> its first moment, for each minute that the zone's clock shows
-    fixed = []
-    before = None
-    for moment, wall in minutes(first, end + timedelta(days=1), ZoneInfo(zone)):
-        clock.setdefault(wall, moment)
-        jumped = before is not None and wall - before != MINUTE
-        before = wall
-        if window in MINUTES:
-            if (wall.hour * 60 + wall.minute) % MINUTES[window] == 0 or jumped:
-                fixed.append(moment)
-    cuts = fixed or [
-        cut for wall in walls(clock, window, zone, anchor) if (cut := at(clock, wall)) is not None
-    ]
+    last = end + timedelta(days=1)
+    if window in MINUTES:
+        cuts = [
+            moment
+            for moment, wall, jumped in minutes(first, last, ZoneInfo(zone))
+            if (wall.hour * 60 + wall.minute) % MINUTES[window] == 0 or jumped
+        ]
+    else:
+        clock = clock_of(zone, first.date(), last.date())
+        days = first.date() - DAY, last.date() + DAY
+        shown_at = (at(clock, wall) for wall in walls(*days, window, zone, anchor))
+        cuts = [cut for cut in shown_at if cut is not None]
     inner = sorted({cut for cut in cuts if start < cut < end})
     return [max(cut for cut in cuts if cut <= start), *inner]
 
 
-def minutes(start: datetime, end: datetime, zone: ZoneInfo) -> Iterator[tuple[datetime, datetime]]:
-    """Every minute with what the zone's clock shows at it."""
+def clock_of(zone: str, first: date, last: date) -> ChainMap[datetime, datetime]:
+    """Each wall time that a zone's clock shows from one day to another, with its first moment."""
+    weeks = range(first.toordinal() // 7, last.toordinal() // 7 + 1)
+    return ChainMap(*(week_of(zone, week) for week in weeks))
+
+
+@cache
+def week_of(zone: str, week: int) -> dict[datetime, datetime]:
+    """The same of one week, by its number since the year 1."""
+    start = datetime.combine(date.fromordinal(week * 7), time(), UTC)
+    clock: dict[datetime, datetime] = {}
+    for moment, wall, _ in minutes(start, start + timedelta(days=7), ZoneInfo(zone)):
+        clock.setdefault(wall, moment)
+    return clock
+
+
+def minutes(
+    start: datetime, end: datetime, zone: ZoneInfo
+) -> Iterator[tuple[datetime, datetime, bool]]:
+    """Every minute with what the zone's clock shows at it, and whether it jumped there."""
+    before = None
     while start < end:
-        yield start, start.astimezone(zone).replace(tzinfo=None)
+        wall = start.astimezone(zone).replace(tzinfo=None)
+        yield start, wall, before is not None and wall - before != MINUTE
+        before = wall
         start += MINUTE
 
 
 def walls(
-    clock: dict[datetime, datetime], window: str, zone: str, anchor: datetime | None
+    first: date, last_day: date, window: str, zone: str, anchor: datetime | None
 ) -> Iterator[datetime]:
-    """The wall times of boundaries on every day from the clock's first to its last."""
+    """The wall times of boundaries on every day from the first to the last, itself included."""
     midnight = datetime(2000, 1, 1, tzinfo=ZoneInfo(zone))
     local = midnight if anchor is None else anchor.astimezone(ZoneInfo(zone))
-    day = min(clock).replace(hour=0, minute=0)
-    while day <= max(clock):
+    day = datetime.combine(first, time())
+    while day.date() <= last_day:
         last = ((day.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)).day
         if window == "MONTH":
             if day.day == min(local.day, last):
                 yield datetime.combine(day, local.time().replace(tzinfo=None))
         elif window != "WEEK" or day.weekday() == 0:
             yield from (day + timedelta(hours=hour) for hour in range(0, 24, HOURS[window]))
-        day += timedelta(days=1)
+        day += DAY
 
 
-def at(clock: dict[datetime, datetime], wall: datetime) -> datetime | None:
+def at(clock: Mapping[datetime, datetime], wall: datetime) -> datetime | None:
     """The first moment that shows a wall time; one in a gap moves forward by it."""
     rest = timedelta(seconds=wall.second, microseconds=wall.microsecond // 1000 * 1000)
     minute = wall.replace(second=0, microsecond=0)

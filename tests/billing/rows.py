@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cache
 from itertools import count
 from typing import Any
 
 from clickhouse_connect.driver import Client
+from clickhouse_connect.driver.insert import InsertContext
 
 from schemas.catalog import Aggregation, Feature, Reset, Status, Window
 from tests.oracle import Counted, Rule
@@ -79,11 +81,17 @@ def _insert(client: Client, rows: list[dict[str, Any]]) -> None:
     moments = dict.fromkeys(("timestamp", "ingested_at", "block_time"), epoch)
     empty = {**moments, "is_text": False, "value": Decimal(0)}
     numbers = {name for name, value in rows[0].items() if isinstance(value, int)}
-    client.insert(
-        "events",
-        [[row.get(n, empty.get(n, 0 if n in numbers else "")) for n in names] for row in rows],
-        column_names=names,
-    )
+    context = _context(client, tuple(names))
+    context.data = [
+        [row.get(n, empty.get(n, 0 if n in numbers else "")) for n in names] for row in rows
+    ]
+    client.insert(context=context)
+
+
+@cache
+def _context(client: Client, names: tuple[str, ...]) -> InsertContext:
+    """What an insert of these columns has to know of the table, asked for once."""
+    return client.create_insert_context("events", names)
 
 
 def _row(
