@@ -8,8 +8,7 @@ from catalog.database import Catalog
 from catalog.migrations import migrate
 from catalog.tables import Account
 from schemas.keys import NewAccount, NewApiKey
-
-DEFAULT_ACCOUNT = "default"
+from schemas.settings import DEFAULT_ACCOUNT
 
 
 class Bootstrap(NamedTuple):

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from catalog import accounts, keys
-from catalog.bootstrap import DEFAULT_ACCOUNT
 from catalog.database import Catalog, Writing
 from catalog.migrations import migrate
 from catalog.tables import ApiKeyRow
@@ -19,7 +18,7 @@ from schemas.errors import Rejection
 from schemas.keys import ApiKeySearch, ApiKeyUpdate, NewApiKey
 from schemas.reading import read
 from schemas.requests import PAGE_SIZE_MAX
-from schemas.settings import Places
+from schemas.settings import DEFAULT_ACCOUNT, Places
 
 app = typer.Typer(help="API keys: list, create, change, revoke.", no_args_is_help=True)
 out = Console(highlight=False)

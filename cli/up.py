@@ -15,23 +15,15 @@ import httpx
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from catalog import keys
-from catalog.bootstrap import DEFAULT_ACCOUNT, bootstrap
-from catalog.database import Catalog, Writing
-from catalog.tables import ApiKeyRow
-from clickhouse.migrator import migrate
+from cli.whole_file import write_whole
 from local_stack.children import Child, Children
 from local_stack.clickhouse import clickhouse_child, clickhouse_url
 from local_stack.kafka import kafka_child
 from local_stack.ports import HOST, free_ports, require_free
 from local_stack.settings import StackSettings
-from schemas.keys import ApiKeyUpdate, NewApiKey
-from schemas.settings import Places
+from schemas.settings import DEFAULT_ACCOUNT, Places
 
 READY_TIMEOUT_S = 60.0
-LOCAL_KEY = NewApiKey(name="Local key", requests_per_minute=0, bulk_requests_per_minute=0)
-"""This machine's own: no limit slows down a demo or a benchmark."""
-
 T = TypeVar("T")
 
 
@@ -112,7 +104,7 @@ async def running(options: Options, console: Console) -> AsyncIterator[tuple[Rea
             data_dir=str(data_dir),
         )
         if options.ready_file is not None:
-            _write(options.ready_file, json.dumps(asdict(ready), indent=2) + "\n")
+            write_whole(options.ready_file, json.dumps(asdict(ready), indent=2) + "\n")
         yield ready, children
 
 
@@ -128,18 +120,52 @@ def _places(stack: StackSettings) -> Places:
 async def _start(
     children: Children, display: Display, options: Options, stack: StackSettings, places: Places
 ) -> str:
-    """Start the servers, the tables and every part; the local API key."""
-    servers = []
+    """Start the servers, the tables and every part; the local API key.
+
+    The broker takes longest, so it starts first and the rest beside it: the parts wait for it.
+    """
+    broker = None
     if not os.environ.get("TALLYLOG_KAFKA"):
-        servers.append(_start_server(children, display, "Kafka broker", kafka_child, stack))
-    if not os.environ.get("TALLYLOG_CLICKHOUSE_URL"):
-        servers.append(
-            _start_server(children, display, "ClickHouse engine", clickhouse_child, stack)
+        making = asyncio.to_thread(kafka_child, stack)
+        broker = await display.step("Kafka broker's files", making)
+
+    async def start_broker() -> None:
+        if broker is not None:
+            await display.step("Kafka broker", children.start(broker))
+
+    async def make_tables() -> None:
+        if not os.environ.get("TALLYLOG_CLICKHOUSE_URL"):
+            engine = await asyncio.to_thread(clickhouse_child, stack)
+            await display.step("ClickHouse engine", children.start(engine))
+        await display.step("ClickHouse tables", asyncio.to_thread(_make_tables, places))
+
+    async def start_the_rest() -> str:
+        catalog = display.step("Catalog", asyncio.to_thread(_local_key, places))
+        (key, limits), _ = await asyncio.gather(catalog, make_tables())
+        display.console.print(f"The local API key has {limits}", highlight=False)
+        parts = _parts(options, places)
+        await asyncio.gather(
+            *(display.step(part.name.capitalize(), children.start(part)) for part in parts)
         )
-    await asyncio.gather(*servers)
-    await display.step("ClickHouse tables", asyncio.to_thread(migrate, places.clickhouse_url))
-    key, limits = await display.step("Catalog", asyncio.to_thread(local_key, places))
-    display.console.print(f"The local API key has {limits}", highlight=False)
+        return key
+
+    _, key = await asyncio.gather(start_broker(), start_the_rest())
+    return key
+
+
+def _make_tables(places: Places) -> None:
+    from clickhouse.migrator import migrate  # while the broker and the engine are starting
+
+    migrate(places.clickhouse_url)
+
+
+def _local_key(places: Places) -> tuple[str, str]:
+    from cli.local_key import local_key
+
+    return local_key(places)
+
+
+def _parts(options: Options, places: Places) -> list[Child]:
     env = {
         "TALLYLOG_DATA_DIR": str(places.data_dir),
         "TALLYLOG_KAFKA": places.kafka,
@@ -150,70 +176,11 @@ async def _start(
     for number in range(options.workers):
         parts.append(_worker_child("packer", number, ports[2 * number], env))
         parts.append(_worker_child("counter", number, ports[2 * number + 1], env))
-    await asyncio.gather(
-        *(display.step(part.name.capitalize(), children.start(part)) for part in parts)
-    )
-    return key
-
-
-async def _start_server(
-    children: Children,
-    display: Display,
-    what: str,
-    make: Callable[[StackSettings], Child],
-    stack: StackSettings,
-) -> None:
-    async def start() -> None:
-        await children.start(await asyncio.to_thread(make, stack))
-
-    await display.step(what, start())
-
-
-def local_key(places: Places) -> tuple[str, str]:
-    """The API key of this data folder, and which limits it has in words.
-
-    Made at the first start, kept in `api_key`, and without limits but for those that were set.
-    """
-    file = places.data_dir / "api_key"
-    made = bootstrap(places.catalog, LOCAL_KEY).api_key
-    catalog = Catalog(places.catalog)
-    try:
-        with catalog.writing("tallylog up") as writing:
-            kept = file.read_text().strip() if made is None and file.exists() else made
-            row = None if kept is None else keys.find(writing.session, kept)
-            if kept is None or row is None:  # nobody can read back what was made elsewhere
-                row, kept = keys.create(writing, DEFAULT_ACCOUNT, LOCAL_KEY)
-            limits = _without_defaults(writing, row)
-    finally:
-        catalog.close()
-    _write(file, kept + "\n", mode=0o600)
-    return kept, limits
-
-
-def _without_defaults(writing: Writing, row: ApiKeyRow) -> str:
-    """Take off a key the limits that the gateway gives by default; which ones it has then."""
-    limits = {
-        "requests_per_minute": row.requests_per_minute,
-        "bulk_requests_per_minute": row.bulk_requests_per_minute,
-    }
-    unset = {name: 0 for name, limit in limits.items() if limit is None}
-    keys.update(writing, row.account, row.id, ApiKeyUpdate.model_validate(unset))
-    single, bulk = row.requests_per_minute, row.bulk_requests_per_minute
-    if not single and not bulk:
-        return "no rate limit"
-    return f"rate limits of its own: {single or 'any'} single, {bulk or 'any'} bulk requests/min"
-
-
-def _write(file: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file whole: whoever reads it sees all of it or none."""
-    draft = file.with_name(file.name + ".new")
-    draft.touch(mode)
-    draft.write_text(text)
-    draft.replace(file)
+    return parts
 
 
 def _http_child(options: Options, env: dict[str, str]) -> Child:
-    argv = [*_tallylog(), "serve", "--port", str(options.port), "--workers", str(options.workers)]
+    argv = [*_PARTS, "serve", "--port", str(options.port), "--workers", str(options.workers)]
     return Child(
         name="http",
         argv=argv,
@@ -227,7 +194,7 @@ def _http_child(options: Options, env: dict[str, str]) -> Child:
 def _worker_child(part: str, number: int, port: int, env: dict[str, str]) -> Child:
     return Child(
         name=f"{part}-{number}" if number else part,
-        argv=[*_tallylog(), part],
+        argv=[*_PARTS, part],
         env=env | {"TALLYLOG_WORKER": str(number), "TALLYLOG_MONITOR_PORT": str(port)},
         ready=lambda: _answers(f"http://{HOST}:{port}/readyz"),
         ready_timeout_s=READY_TIMEOUT_S,
@@ -235,12 +202,12 @@ def _worker_child(part: str, number: int, port: int, env: dict[str, str]) -> Chi
     )
 
 
-def _tallylog() -> list[str]:
-    return [sys.executable, "-m", "cli.main"]
+_PARTS = (sys.executable, "-m", "cli.parts")
 
 
 async def _answers(url: str) -> bool:
-    async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+    # verify=False: nothing is encrypted here, and reading certificates takes 50 ms of each look.
+    async with httpx.AsyncClient(timeout=2, trust_env=False, verify=False) as client:
         try:
             return (await client.get(url)).status_code == 200
         except httpx.HTTPError:

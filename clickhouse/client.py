@@ -5,12 +5,15 @@ A URL is `http://user:password@host:port/database` (or https). Nothing connects 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 import httpx
-from clickhouse_connect.driver import AsyncClient, Client
+from clickhouse_connect.driver import Client
+
+if TYPE_CHECKING:
+    from clickhouse_connect.driver import AsyncClient  # brings aiohttp along
 
 CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 60
@@ -86,7 +89,7 @@ def connect(url: str, *, database: str | None = None) -> Client:
     )
 
 
-async def connect_async(url: str) -> AsyncClient:
+async def connect_async(url: str) -> "AsyncClient":
     """The same for asyncio: tasks of one event loop may share it. Close it with `await close()`."""
     address = Address.of(url)
     return await clickhouse_connect.get_async_client(

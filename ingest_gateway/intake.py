@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 from msgspec import Raw
 
+import schemas.arrow  # noqa: F401
 from ingest_gateway.errors import NotInCatalog
 from schemas import topics
 from schemas.catalog import Feature

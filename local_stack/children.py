@@ -44,6 +44,7 @@ class Child:
     ready_timeout_s  How long it may take until then.
     stop_grace_s     How long it may take to end after SIGTERM, before SIGKILL.
     restart          Whether it is started again when it ends by itself.
+    stopped          Called when it was ready and has ended because it was asked to.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Child:
     ready_timeout_s: float = 30.0
     stop_grace_s: float = 10.0
     restart: bool = True
+    stopped: Callable[[], None] | None = None
 
 
 class Children:
@@ -246,6 +248,14 @@ class _Running:
         self.kill()
         await self.process.wait()
         self.bury()
+        if self._ended_as_asked and self.child.stopped is not None:
+            self.child.stopped()
+
+    @property
+    def _ended_as_asked(self) -> bool:
+        """Whether it was ready once, and SIGTERM has ended it (128 + 15 is how Java says so)."""
+        code = self.process.returncode
+        return self._keeper is not None and code in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 
     def bury(self) -> None:
         """End what a child that has ended left behind: it would hold on to the child's port."""

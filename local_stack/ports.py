@@ -1,10 +1,14 @@
 """TCP ports of this machine: finding a free one, and refusing a taken one in clear words."""
 
+import random
 import socket
 
 from local_stack.errors import PortTaken
 
 HOST = "127.0.0.1"  # everything of the local stack stays on this machine
+PORTS = range(20_000, 32_768)
+"""Below those that outgoing connections get: who waits for a server to listen could be given its
+port, and would then talk to itself."""
 
 
 def free_port() -> int:
@@ -14,13 +18,20 @@ def free_port() -> int:
 
 def free_ports(count: int) -> list[int]:
     """`count` different ports that nobody listens on now."""
-    sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
+    sockets: dict[int, socket.socket] = {}
     try:
-        for each in sockets:
-            each.bind((HOST, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+        while len(sockets) < count:
+            port = random.choice(PORTS)
+            if port in sockets:
+                continue
+            sockets[port] = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                sockets[port].bind((HOST, port))
+            except OSError:
+                sockets.pop(port).close()
+        return list(sockets)
     finally:
-        for each in sockets:
+        for each in sockets.values():
             each.close()
 
 

@@ -7,6 +7,7 @@ block is in the log, so whoever reads it again sees the same.
 import msgspec
 import pyarrow as pa
 
+import schemas.arrow  # noqa: F401
 from schemas.position import Log, Range
 
 VERSION = 1

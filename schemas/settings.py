@@ -5,6 +5,9 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+DEFAULT_ACCOUNT = "default"
+"""The account that a new catalog has, with its first key."""
+
 
 class Places(BaseSettings):
     """The addresses every service shares; each service's settings extend it.

@@ -28,7 +28,7 @@ from stream_workers.partition import Partition, Parts
 from stream_workers.settings import WorkerSettings
 from stream_workers.store import Store, StoreBehind
 from stream_workers.topics import ensure_topics
-from stream_workers.transport import transport
+from stream_workers.transport import NoTables, transport
 
 QUEUE_BLOCKS = 2
 STALL_S = 60.0
@@ -214,6 +214,7 @@ def create_app(settings: WorkerSettings, counting: Counting) -> faust.App:
         broker=f"kafka://{settings.kafka.replace(',', ';kafka://')}",
         datadir=str(folder),
         store="memory://",
+        TableManager=NoTables,
         value_serializer="raw",
         key_serializer="raw",
         topic_allow_declare=False,

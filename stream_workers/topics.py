@@ -1,7 +1,10 @@
 """Makes the topics that the workers own, and asks how many partitions they have."""
 
+import asyncio
+import logging
+
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaConnectionError, TopicAlreadyExistsError, for_code
 
 from schemas.limits import MESSAGE_BYTES_MAX
 from schemas.topics import RESENT, block_topic
@@ -9,13 +12,17 @@ from stream_workers.settings import WorkerSettings
 
 RESENT_PARTITIONS = 1
 RETENTION_MS = 7 * 24 * 3_600_000
+AGAIN_S = 0.2
+log = logging.getLogger(__name__)
 
 
 async def ensure_topics(settings: WorkerSettings) -> int:
-    """Create the block topic and `resent` where they are missing; the block partitions' number."""
+    """Create the block topic and `resent` where they are missing; the block partitions' number.
+
+    Waits for the broker: it may be starting at the same time.
+    """
     blocks = block_topic(settings.block_epoch)
-    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka)
-    await admin.start()
+    admin = await _connected(settings.kafka)
     try:
         common = {
             "max.message.bytes": str(MESSAGE_BYTES_MAX),
@@ -40,3 +47,19 @@ async def ensure_topics(settings: WorkerSettings) -> int:
                 return len(described[0]["partitions"])
     finally:
         await admin.close()
+
+
+async def _connected(servers: str) -> AIOKafkaAdminClient:
+    """A client of the broker, as soon as it answers."""
+    said = False
+    while True:
+        admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+        try:
+            await admin.start()
+            return admin
+        except KafkaConnectionError as error:
+            await admin.close()
+            if not said:
+                log.warning("waiting for the log at %s: %s", servers, error)
+                said = True
+            await asyncio.sleep(AGAIN_S)

@@ -1,4 +1,4 @@
-"""Faust's Kafka transport with two fixed waits removed and the start position asked of the store.
+"""Faust's Kafka transport with three fixed waits removed and the start position asked of the store.
 
 Private names of faust-streaming 0.15.3 and aiokafka 0.14.0 are overridden here and nowhere else;
 the versions are pinned, and tests/stream_workers/test_transport.py fails when the names move.
@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from faust.tables import TableManager
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
 
@@ -55,6 +56,13 @@ class StoreConsumer(Consumer):
             starts = await self.assigned(partitions, earliest, ends)
             await self.seek_wait(starts)
             return starts
+
+
+class NoTables(TableManager):
+    """Starts without a second's wait for tables to be declared: there are none."""
+
+    async def sleep(self, n: Any, **options: Any) -> None:
+        await super().sleep(IDLE_S if n == 1 else n, **options)
 
 
 def transport(app: Any, assigned: Assigned) -> Transport:

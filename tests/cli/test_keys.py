@@ -9,8 +9,8 @@ from catalog import keys
 from catalog.bootstrap import bootstrap
 from catalog.database import Catalog
 from catalog.tables import ApiKeyRow
+from cli.local_key import local_key
 from cli.main import app
-from cli.up import local_key
 from schemas.keys import ApiKeyUpdate
 from schemas.settings import Places
 

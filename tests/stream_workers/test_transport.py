@@ -13,11 +13,19 @@ import aiokafka
 import faust
 import pytest
 from aiokafka.consumer.group_coordinator import GroupCoordinator
+from faust.tables import TableManager
 from faust.transport.consumer import Consumer as AnyConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
 
-from stream_workers.transport import FETCH_MAX_WAIT_MS, IDLE_S, StoreConsumer, _Thread, transport
+from stream_workers.transport import (
+    FETCH_MAX_WAIT_MS,
+    IDLE_S,
+    NoTables,
+    StoreConsumer,
+    _Thread,
+    transport,
+)
 
 PINNED = {"faust-streaming": "0.15.3", "mode-streaming": "0.7.1", "aiokafka": "0.14.0"}
 
@@ -108,7 +116,7 @@ async def test_an_assignment_starts_where_the_store_says() -> None:
     assert sought == [{tp: 42}]
 
 
-async def test_the_two_waits_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_two_waits_of_the_consumer_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
 
     async def getmany(self: Any, active: Any, timeout_s: float) -> None:
@@ -132,3 +140,15 @@ def test_long_polls_return_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     thread = _Thread.__new__(_Thread)
     assert thread._create_worker_consumer(None) is made
     assert made._fetch_max_wait_ms == FETCH_MAX_WAIT_MS
+
+
+async def test_no_table_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "await self.sleep(1.0)" in inspect.getsource(TableManager.on_start)
+    waits: list[float] = []
+
+    async def sleep(self: Any, n: float, **options: Any) -> None:
+        waits.append(n)
+
+    monkeypatch.setattr(TableManager, "sleep", sleep)
+    await NoTables.sleep(object.__new__(NoTables), 1.0)
+    assert waits == [IDLE_S]
