@@ -15,7 +15,7 @@ from schemas.block import decode
 from schemas.position import INDEX_BITS
 from tests.simulation.catalog import Catalog
 from tests.simulation.engine import Engine, Usage
-from tests.simulation.log import BLOCKS, Log
+from tests.simulation.log import BLOCKS, RESENT, Log
 from tests.stream_workers.worlds import HORIZON_MS, Row, origin, point
 
 Place = tuple[str, int, int, int, int]  # topic, epoch, partition, offset, index
@@ -69,6 +69,7 @@ class Ledger:
         """Judge the end: everything was sent, packed and counted."""
         rows = list(self.engine.rows())
         self._blocks(rows)
+        self._balance(rows)
         events = [row for row in rows if row["verdict"] != "marker"]
         self._conservation(events)
         self._once(events)
@@ -95,6 +96,30 @@ class Ledger:
             _equal("time", _time(row), block.timestamp)
             _equal("catalog of a block", row["catalog_version"], _version_of(block.value))
         _equal("rows at a place", max(Counter(map(_at, rows)).values(), default=1), 1)
+
+    def _balance(self, rows: list[Row]) -> None:
+        """Commits and markers say how much was read and stored, and so it is."""
+        sent = Counter((topic, partition) for topic, _, partition, *_ in self.sent)
+        for record in self.log.records[RESENT]:
+            sent[RESENT.topic, RESENT.partition] += len(json.loads(record.value))
+        read = {
+            (tp.topic, tp.partition): json.loads(commit.metadata)["events"]
+            for tp, commit in self.log.packers.commits.items()
+        }
+        _equal("read by the packers", Counter(read), sent)
+        last: dict[int, Row] = {}
+        for row in rows:
+            number = row["block_partition"]
+            if row["verdict"] == "marker" and _at(row) > _at(last.setdefault(number, row)):
+                last[number] = row
+        taken: Counter[tuple[str, int]] = Counter()
+        for number, row in last.items():
+            balance = json.loads(row["detail"])
+            stored = sum(each["block_partition"] == number for each in rows)
+            _equal(f"rows of partition {number}", balance["rows"], stored)
+            for (topic, _, partition), count in balance["taken"]:
+                taken[topic, partition] += count
+        _equal("taken by the counters", taken, sent)
 
     def _conservation(self, events: list[Row]) -> None:
         """Each thing that was sent has one row that no other supersedes."""

@@ -20,6 +20,7 @@ from tests.stream_workers.worlds import NOW
 
 APPEND_MS = 1000
 BLOCKS = "event-blocks"
+RESENT = TopicPartition("resent", 0)
 
 
 @dataclass
@@ -95,7 +96,7 @@ class Log:
     def __post_init__(self) -> None:
         for number in range(self.sources):
             self.records[TopicPartition("events.acme", number)] = []
-        self.records[TopicPartition("resent", 0)] = []
+        self.records[RESENT] = []
         for number in range(self.blocks):
             self.records[TopicPartition(BLOCKS, number)] = []
         self.packers = Group(self, lambda topic: topic != BLOCKS)

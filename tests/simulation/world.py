@@ -25,7 +25,7 @@ from tests.simulation.disks import Disks
 from tests.simulation.engine import Engine, Statement
 from tests.simulation.fibers import Fiber, Process
 from tests.simulation.ledger import Ledger, Wrong
-from tests.simulation.log import Log
+from tests.simulation.log import RESENT, Log
 from tests.stream_workers.worlds import point, resend
 
 RESTARTS_MAX = 60
@@ -107,7 +107,7 @@ class World:
             and (row["block_partition"], *point(row)[1:]) not in superseded
         ]  # fmt: skip
         if late:
-            self.log.append(TopicPartition("resent", 0), resent.encode(late))
+            self.log.append(RESENT, resent.encode(late))
 
     def prologue_ends(self) -> None:
         """Up to here the history is like others: faults are tried from here on."""
