@@ -26,6 +26,7 @@ from schemas.topics import COUNTER_GROUP, block_topic
 from stream_workers.monitor import serve_monitor
 from stream_workers.partition import Partition, Parts
 from stream_workers.settings import WorkerSettings
+from stream_workers.silence import Silence
 from stream_workers.store import Store, StoreBehind
 from stream_workers.topics import ensure_topics
 from stream_workers.transport import NoTables, transport
@@ -101,7 +102,7 @@ class Counting:
         (faust-streaming issues 175, 523, 532: never explained.) A block at hand is progress: the
         store may be away for as long as it likes.
         """
-        idle_since: dict[TP, tuple[int, float]] = {}
+        silence = Silence(STALL_S / 2)
         while True:
             await asyncio.sleep(STALL_S / 6)
             tps = [tp for tp in app.consumer.assignment() if tp.topic == self._topic]
@@ -111,19 +112,20 @@ class Counting:
             except Exception as error:  # the broker is away: nothing waits that we could know of
                 log.warning("no word from the log: %r", error)
                 continue
-            now = time.monotonic()
+            waiting: dict[int, int] = {}
             for tp in tps:
                 lane = self._lanes.get(tp.partition)
-                waiting = 0 if lane is None else lane.next_offset
-                if (lane is not None and not lane.idle) or ends.get(tp, 0) <= waiting:
-                    idle_since.pop(tp, None)
-                    continue
-                offset, since = idle_since.setdefault(tp, (waiting, now))
-                if offset != waiting:
-                    idle_since[tp] = (waiting, now)
-                elif now - since > STALL_S / 2:
-                    log.error("no block comes to %s from offset %d: starting over", tp, waiting)
-                    end_process()
+                offset = 0 if lane is None else lane.next_offset
+                if (lane is None or lane.idle) and ends.get(tp, 0) > offset:
+                    waiting[tp.partition] = offset
+            counted = sum(lane.next_offset for lane in self._lanes.values())
+            silent = silence.look(time.monotonic(), waiting, counted)
+            if silent is not None:
+                log.error(
+                    "no block comes to partition %d from offset %d: starting over",
+                    silent, waiting[silent],
+                )  # fmt: skip
+                end_process()
 
 
 class _Lane:
