@@ -14,12 +14,18 @@ from clickhouse_connect.driver.external import ExternalData
 from urllib3.exceptions import HTTPError
 
 from clickhouse.queries import query
+from clickhouse.views import states_over
 from schemas.balance import NOTHING, Balance
 from schemas.block import ipc
 from stream_workers.claims import pack_all
 from stream_workers.coverage import Coverage, from_text
 
 OWNER_RANDOM_BITS = 20
+HOLD_S = 60.0
+"""How long a repair keeps counters away, should it die before it says that it is done."""
+HELD_POLL_S = 0.2
+AHEAD_S = 10.0
+"""An owner number so far ahead of the clock is a hold; less may be a clock that is fast."""
 SETTLE_TIMEOUT_S = 60.0
 SETTLE_POLL_S = 0.05
 SLOTS_PER_EPOCH = 1 << 16
@@ -54,6 +60,12 @@ class Progress:
     balance: Balance | None = NOTHING
 
 
+def _held_for_s(owner: int) -> float:
+    """How much longer an owner number keeps others away."""
+    ahead_s = (owner >> OWNER_RANDOM_BITS) / 1000 - time.time()
+    return ahead_s if ahead_s > AHEAD_S else 0.0
+
+
 class Store:
     """One block topic's rows in ClickHouse. Synchronous: call it from a thread."""
 
@@ -84,11 +96,36 @@ class Store:
         last = self._owner_of(slot)
         if held is not None and last != held:
             raise NotOwner(f"block partition {partition} has another owner")
-        now = int(time.time() * 1000) << OWNER_RANDOM_BITS
-        owner = max(now, last + (1 << OWNER_RANDOM_BITS)) | secrets.randbits(OWNER_RANDOM_BITS)
+        while _held_for_s(last) > 0:
+            log.warning("block partition %d is being repaired: waiting", partition)
+            time.sleep(HELD_POLL_S)
+            last = self._owner_of(slot)
+        # Random below a moment of its own: what `last` had there would make numbers alike.
+        moment = max(int(time.time() * 1000), (last >> OWNER_RANDOM_BITS) + 1)
+        owner = moment << OWNER_RANDOM_BITS | secrets.randbits(OWNER_RANDOM_BITS)
         self._set_owner(slot, owner)
         self._settle(partition)
         return owner
+
+    def hold(self, partition: int) -> int:
+        """Take a partition over for a repair: for HOLD_S nobody counts it, unless released before.
+
+        Returns the owner number; its time lies ahead, and that is what `acquire` waits for. Holding
+        again holds longer. Waits until no insert is under way. Raises TimeoutError.
+        """
+        slot = self._epoch * SLOTS_PER_EPOCH + partition
+        until = int((time.time() + HOLD_S) * 1000) << OWNER_RANDOM_BITS
+        owner = until | secrets.randbits(OWNER_RANDOM_BITS)
+        self._set_owner(slot, owner)
+        self._settle(partition)
+        return owner
+
+    def release(self, partition: int, held: int) -> None:
+        """Let others count a partition again. Raises NotOwner when somebody already could."""
+        slot = self._epoch * SLOTS_PER_EPOCH + partition
+        if self._owner_of(slot) != held:
+            raise NotOwner(f"block partition {partition} has another owner")
+        self._set_owner(slot, int(time.time() * 1000) << OWNER_RANDOM_BITS)
 
     def _owner_of(self, slot: int) -> int:
         """The number of a slot's owner; 0: it never had one."""
@@ -98,7 +135,10 @@ class Store:
         return int(rows[0][0])
 
     def _set_owner(self, slot: int, owner: int) -> None:
-        self._client.insert("owners", [[slot, owner]], column_names=["slot", "owner"])
+        self._client.command(  # the client's own insert imports pandas: 0.6 s at every start
+            "INSERT INTO owners (slot, owner) SELECT {slot:UInt32}, {owner:UInt64}",
+            {"slot": slot, "owner": owner},
+        )
 
     def _settle(self, partition: int) -> None:
         """Wait until no insert of the partition is under way. Raises TimeoutError."""
@@ -169,20 +209,13 @@ class Store:
             self._fill_block(partition, offset, owner, query_id)
 
     def _fill_block(self, partition: int, offset: int, owner: int, query_id: str) -> None:
-        database, select = self._client.query(
-            "SELECT database, as_select FROM system.tables"
-            " WHERE database = currentDatabase() AND name = 'usage_states_mv'"
-        ).result_rows[0]
-        source = f"FROM {database}.events"
-        if select.count(source) != 1:
-            raise StoreBehind("usage_states_mv does not read events once: was it changed by hand?")
-        stored = (  # integers of ours and names from system.tables
-            f"FROM (SELECT * REPLACE ({owner:d} AS owner) FROM {database}.events"  # noqa: S608
+        stored = (  # integers of ours
+            f"SELECT * REPLACE ({owner:d} AS owner) FROM events"  # noqa: S608
             f" WHERE block_epoch = {self._epoch:d} AND block_partition = {partition:d}"
-            f" AND block_offset = {offset:d}) AS events"
+            f" AND block_offset = {offset:d}"
         )
         self._client.command(
-            f"INSERT INTO usage_states {select.replace(source, stored)}",
+            f"INSERT INTO usage_states {states_over(self._client, stored)}",
             settings={
                 "max_threads": 1,
                 "min_insert_block_size_rows": 10_000_000,

@@ -4,6 +4,7 @@
 --        `rank` is its beginning, which is quick to read.
 -- Rough  `needles`: properties without one of each array's texts are left out unless they hold an escape; what
 --        remains is to be looked at one by one.
+-- Unbilled  Whether nothing bills a counted event the catalog alone knows: `unbilled` leaves all of them in.
 -- Reads  Only unmatched rows can be superseded: the others are read without what tells.
 WITH found AS
 (
@@ -29,6 +30,9 @@ WITH found AS
       AND ({event_id:String} = '' OR event_id = {event_id:String})
       AND (empty({sources:Array(String)}) OR source IN {sources:Array(String)})
       AND (empty({verdicts:Array(String)}) OR verdict IN {verdicts:Array(String)})
+      AND (empty({warnings:Array(String)})
+          OR hasAny(splitByChar(',', warnings), {warnings:Array(String)})
+          OR ({unbilled:Bool} AND verdict = 'counted'))
       AND timestamp >= fromUnixTimestamp64Milli({start:Int64}, 'UTC')
       AND timestamp < fromUnixTimestamp64Milli({end:Int64}, 'UTC')
       AND (empty({needles:Array(Array(String))})

@@ -1,6 +1,7 @@
 -- rows_behind: an account's rows behind some points of the block partitions and before others, in the order of the log.
 -- Points  `partitions`, and for each of them the last row that is known (`afters`, `rows`) and the first block that
 --         is not wanted (`uptos`). `since` (ms) and `lowest` only spare looking at what is older.
+-- Unbilled  Whether nothing bills a counted event the catalog alone knows: `unbilled` leaves all of them in.
 SELECT
     event_id,
     event_name,
@@ -30,5 +31,8 @@ WHERE account = {account:String} AND verdict != 'marker' AND block_epoch = {epoc
   AND ({customer:String} = '' OR external_customer_id = {customer:String})
   AND ({source:String} = '' OR source = {source:String})
   AND (empty({verdicts:Array(String)}) OR verdict IN {verdicts:Array(String)})
+  AND (empty({warnings:Array(String)})
+      OR hasAny(splitByChar(',', warnings), {warnings:Array(String)})
+      OR ({unbilled:Bool} AND verdict = 'counted'))
 ORDER BY block_partition, block_offset, block_index
 LIMIT {limit:UInt32}

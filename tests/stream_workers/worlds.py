@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from schemas.balance import NOTHING, Balance
 from schemas.block import Block, decode, encode
 from schemas.catalog import Aggregation, Feature, Reset, Status, Window
 from schemas.position import Log, Point
@@ -130,6 +131,7 @@ class Counted:
     catalog: FakeCatalog
     partition: int = 0
     coverage: Coverage = field(default_factory=dict)
+    balance: Balance = NOTHING
     claims: dict[bytes, bytes] = field(default_factory=dict)
     next_offset: int = 0
     rows: list[Row] = field(default_factory=list)
@@ -145,10 +147,11 @@ class Counted:
             self.catalog,
             owner=owner,
             horizon_ms=HORIZON_MS,
+            balance=self.balance,
         )
         self.rows += folded.rows.to_pylist()
         self.claims.update(folded.claims)
-        self.coverage = folded.coverage
+        self.coverage, self.balance = folded.coverage, folded.balance
         self.next_offset += 1
         return folded
 

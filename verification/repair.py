@@ -1,0 +1,81 @@
+"""Repair: states that are not what their rows make are made anew.
+
+The rows are the truth, so it refuses where rows themselves are missing. Meanwhile no counter
+stores anything: each block partition is held, and its counter waits.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from clickhouse_connect.driver import Client
+
+from clickhouse.queries import query
+from clickhouse.views import states_over
+from stream_workers.store import Store
+from verification.ledger import Flaw
+from verification.states import SLOTS, Difference, Key, Scope, parameters_of, reached
+
+KEYS_AT_ONCE = 1000
+
+
+class Unrepairable(Exception):
+    """The rows that the states would be made from are not all there."""
+
+
+def repair(client: Client, found: Sequence[Difference], ledger: Sequence[Flaw]) -> None:
+    """Make the states of some keys anew, from the rows.
+
+    Readers see too little of these keys until it is done. Should it die in between, a later
+    verification finds them again. Raises Unrepairable, NotOwner when a counter went on all the
+    same, TimeoutError when an insert under way doesn't end, ClickHouseError.
+    """
+    missing = [flaw for flaw in ledger if flaw.kind in ("blocks_missing", "rows_differ")]
+    if missing:
+        raise Unrepairable(
+            f"rows are missing or too many ({missing[0].detail}): bring them back first,"
+            " the states may be what is right"
+        )
+    with _held(client):
+        keys = [each.key for each in found]
+        for first in range(0, len(keys), KEYS_AT_ONCE):
+            _rebuild(client, keys[first : first + KEYS_AT_ONCE])
+
+
+@contextmanager
+def _held(client: Client) -> Iterator[None]:
+    """Nobody stores a block meanwhile, and what was stored last is whole."""
+    held: list[tuple[Store, int, int]] = []
+    try:
+        for slot in reached(client):
+            epoch, partition = divmod(slot, SLOTS)
+            store = Store(client, epoch)
+            owner = store.hold(partition)
+            held.append((store, partition, owner))
+            store.mend(partition, owner)
+        yield
+    finally:
+        for store, partition, owner in held:
+            store.release(partition, owner)
+
+
+def _rebuild(client: Client, keys: Sequence[Key]) -> None:
+    scope = Scope.of([(key.account, key.external_customer_id) for key in keys])
+    parameters = {
+        **parameters_of(scope, reached(client)),
+        "features": [key.feature_id for key in keys],
+        "key_accounts": [key.account for key in keys],
+        "key_customers": [key.external_customer_id for key in keys],
+        "spans": [int(key.span.timestamp()) for key in keys],
+        "groups": [key.group_key for key in keys],
+    }
+    client.command(
+        f"ALTER TABLE usage_states DELETE WHERE {query('verify_keys')}",
+        parameters,
+        settings={"mutations_sync": 2},
+    )
+    made = states_over(client, query("verify_rows"))
+    client.command(  # texts of ours, whose values are parameters
+        f"INSERT INTO usage_states SELECT * FROM ({made}) WHERE {query('verify_keys')}",  # noqa: S608
+        parameters,
+        settings={"insert_deduplicate": 0},
+    )
