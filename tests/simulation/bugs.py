@@ -353,6 +353,18 @@ def a_greater_owner_number_than_the_last_is_let_in(patch: pytest.MonkeyPatch) ->
     patch.setattr(Engine, "permits", lambda _, owner, current: owner >= current)
 
 
+@bug("stopped")
+def an_owner_number_is_chosen_twice(patch: pytest.MonkeyPatch) -> None:
+    def next_one(self: Store, number: int, held: int | None = None) -> int:
+        slot = self._epoch * store.SLOTS_PER_EPOCH + number
+        owner = self._owner_of(slot) + 1
+        self._set_owner(slot, owner)
+        self._settle(number)
+        return owner
+
+    patch.setattr(Store, "acquire", next_one)
+
+
 @bug("plain", "12:hang")
 def a_partition_is_not_taken_over(patch: pytest.MonkeyPatch) -> None:
     def read(self: Store, number: int, held: int | None = None) -> int:

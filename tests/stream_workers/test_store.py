@@ -96,6 +96,19 @@ async def test_of_two_owners_at_once_only_the_one_noted_last_may_write(
     assert (store.progress(0).offset, store.states_upto(0)) == (1, 1)
 
 
+def test_owners_that_choose_at_once_choose_different_numbers(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the last number is ahead of the clock, and all ones where theirs is random."""
+    last = (int(time.time() * 1000) + 5000 << 20) + (1 << 20) - 1
+    chosen: list[int] = []
+    monkeypatch.setattr(store, "_owner_of", lambda _: last)
+    monkeypatch.setattr(store, "_set_owner", lambda _, owner: chosen.append(owner))
+    for _ in range(8):
+        store.acquire(0)
+    assert len(set(chosen)) == 8 and min(chosen) > last
+
+
 async def test_the_owner_of_another_partition_is_not_concerned(
     store: Store, inserts: Inserts
 ) -> None:
