@@ -16,6 +16,7 @@ import ingest_gateway.app
 import ingest_gateway.description
 import ingest_gateway.health
 import ingest_gateway.settings
+from ingest_gateway.connection import OPTIONS, allow_many_connections
 from ingest_gateway.errors import EXCEPTION_HANDLERS
 
 
@@ -59,7 +60,6 @@ def run(port: int, workers: int, log_level: str) -> None:
             factory=True,
             port=port,
             workers=workers,
-            backlog=4096,
             **_options(log_level),
         )
 
@@ -71,13 +71,10 @@ def run_console(port: int, log_level: str) -> None:
 
 
 def _options(log_level: str) -> dict[str, Any]:
+    allow_many_connections()
     return {
+        **OPTIONS,
         "host": "127.0.0.1",
-        "loop": "uvloop",
-        "http": "httptools",
-        "access_log": False,
         "log_level": log_level,
-        "server_header": False,
-        "proxy_headers": False,
         "timeout_graceful_shutdown": 20,
     }

@@ -23,6 +23,7 @@ from catalog.database import Catalog, CatalogUnavailable
 from catalog.follower import Follower
 from catalog.migrations import migrate
 from ingest_gateway import health
+from ingest_gateway.connection import OPTIONS, allow_many_connections
 from ingest_gateway.errors import EXCEPTION_HANDLERS
 from ingest_gateway.events import Endpoint, Gateway
 from ingest_gateway.log import Log
@@ -120,19 +121,15 @@ def from_environment() -> Starlette:
 def run(settings: Settings, port: int, workers: int = 1, host: str = "127.0.0.1") -> None:
     """Serve the gateway until told to stop: `tallylog gateway`."""
     config = {
+        **OPTIONS,
         "host": host,
         "port": port,
-        "loop": "uvloop",
-        "http": "httptools",
-        "access_log": False,
         "log_level": settings.log_level,
-        "server_header": False,
-        "proxy_headers": False,
         "timeout_graceful_shutdown": settings.gateway_shutdown_s,
-        "backlog": 4096,
     }
+    allow_many_connections()
     if workers == 1:
-        uvicorn.run(create_app(settings), **config)  # type: ignore[arg-type]
+        uvicorn.run(create_app(settings), **config)
         return
     with tempfile.TemporaryDirectory(prefix="tallylog-gateway-metrics-") as folder:
         os.environ.update(settings.as_environment(), PROMETHEUS_MULTIPROC_DIR=folder)
@@ -140,5 +137,5 @@ def run(settings: Settings, port: int, workers: int = 1, host: str = "127.0.0.1"
             "ingest_gateway.app:from_environment",
             factory=True,
             workers=workers,
-            **config,  # type: ignore[arg-type]
+            **config,
         )

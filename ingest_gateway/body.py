@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import zstandard
 
-from ingest_gateway.errors import Overloaded, RequestTimeout
+from ingest_gateway.errors import Overloaded
 from schemas.errors import InvalidRequest, PayloadTooLarge, UnsupportedMediaType, shown
 from schemas.limits import BODY_BYTES_MAX
 
@@ -62,13 +62,11 @@ class _Inflater(Protocol):
     def __call__(self, body: bytes) -> bytes: ...
 
 
-async def read_body(
-    receive: Receive, headers: Mapping[bytes, bytes], hold: Hold, timeout_s: float
-) -> bytes:
-    """The JSON text of a request.
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], hold: Hold) -> bytes:
+    """The JSON text of a request; `connection` sees to it that it arrives in time.
 
-    Raises UnsupportedMediaType, PayloadTooLarge (without reading on), RequestTimeout, Overloaded,
-    InvalidRequest for a broken encoding, ClientGone.
+    Raises UnsupportedMediaType, PayloadTooLarge (without reading on), Overloaded, InvalidRequest
+    for a broken encoding, ClientGone.
     """
     media_type = headers.get(b"content-type")
     if media_type is not None:
@@ -78,11 +76,11 @@ async def read_body(
     length = headers.get(b"content-length")
     if length is not None and len(length) > 7 and int(length) > BODY_BYTES_MAX:
         raise _too_large()
-    message = await _first(receive, timeout_s)
+    message = await _next(receive)
     body: bytes = message.get("body", b"")
     hold.take(len(body))
     if message.get("more_body", False):
-        body = await _rest(receive, body, hold, timeout_s)
+        body = await _rest(receive, body, hold)
     if len(body) > BODY_BYTES_MAX:
         raise _too_large()
     if inflate is not None:
@@ -96,35 +94,26 @@ async def read_body(
     return body
 
 
-async def _first(receive: Receive, timeout_s: float) -> MutableMapping[str, Any]:
-    try:
-        async with asyncio.timeout(timeout_s):
-            message = await receive()
-    except TimeoutError:
-        raise RequestTimeout(timeout_s) from None
+async def _next(receive: Receive) -> MutableMapping[str, Any]:
+    """The next piece. Raises ClientGone."""
+    message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGone
     return message
 
 
-async def _rest(receive: Receive, start: bytes, hold: Hold, timeout_s: float) -> bytes:
-    """The body from its first piece on; all of it has to arrive in time."""
+async def _rest(receive: Receive, start: bytes, hold: Hold) -> bytes:
+    """The body from its first piece on."""
     body = bytearray(start)
-    try:
-        async with asyncio.timeout(timeout_s):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                piece = message.get("body", b"")
-                if len(body) + len(piece) > BODY_BYTES_MAX:
-                    raise _too_large()
-                hold.take(len(piece))
-                body += piece
-                if not message.get("more_body", False):
-                    return bytes(body)
-    except TimeoutError:
-        raise RequestTimeout(timeout_s) from None
+    while True:
+        message = await _next(receive)
+        piece = message.get("body", b"")
+        if len(body) + len(piece) > BODY_BYTES_MAX:
+            raise _too_large()
+        hold.take(len(piece))
+        body += piece
+        if not message.get("more_body", False):
+            return bytes(body)
 
 
 @lru_cache(maxsize=64)
@@ -229,5 +218,4 @@ def _too_large() -> PayloadTooLarge:
     return PayloadTooLarge(
         f"The body is larger than {BODY_BYTES_MAX} bytes",
         cure="send fewer events in one request",
-        headers={"Connection": "close"},
     )

@@ -4,6 +4,7 @@ Rejection (schemas.errors)
 ├── InvalidRequest
 │   └── NotInCatalog       400  the catalog doesn't know it: look again, it may be new
 ├── RequestTimeout         408  request_timeout
+├── HeadersTooLarge        431  headers_too_large
 └── ServiceUnavailable
     ├── LogUnavailable     503  no ack: the same request, with the same ids, may be sent again
     └── Overloaded         503  too much on the way at once
@@ -32,17 +33,30 @@ class NotInCatalog(InvalidRequest):
 
 
 class RequestTimeout(Rejection):
-    """The body didn't arrive in time."""
+    """A request's headers or its body didn't arrive in time."""
 
     status: ClassVar[int] = 408
     code: ClassVar[str] = "request_timeout"
     title: ClassVar[str] = "Request timeout"
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, what: str, seconds: float) -> None:
         super().__init__(
-            f"The body did not arrive within {seconds:g} seconds",
+            f"The {what} did not arrive within {seconds:.0f} seconds",
             cure="send it faster, or in smaller requests",
-            headers={"Connection": "close"},
+        )
+
+
+class HeadersTooLarge(Rejection):
+    """A request's address and headers are larger, or more, than is taken."""
+
+    status: ClassVar[int] = 431
+    code: ClassVar[str] = "headers_too_large"
+    title: ClassVar[str] = "Request header fields too large"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The address and headers are too large",
+            cure="send at most 100 headers, and 64 KiB of them with the address",
         )
 
 

@@ -96,7 +96,7 @@ class Endpoint:
             None if key_text is None else key_text.decode("latin-1"), KeyScope.INGEST, peer=peer
         )
         await gateway.rates.admit(key, bulk=self._bulk)
-        body = await read_body(receive, headers, hold, gateway.settings.gateway_body_timeout_s)
+        body = await read_body(receive, headers, hold)
         preferred = b"prefer" in headers and _prefers_strict(_every(b"prefer", scope["headers"]))
         now_ms = time.time_ns() // 1_000_000
         edge = Edge(key.account, now_ms, str(ULID()), key.strict or preferred)

@@ -18,6 +18,11 @@ refused = Counter("gateway_events_refused_total", "Requests with events refused,
 counted_alone = Counter(
     "gateway_requests_counted_alone_total", "Requests counted alone because Redis was away"
 )
+connections_timed_out = Counter(
+    "gateway_connections_timed_out_total",
+    "Connections closed because something did not arrive in time",
+    ["waiting_for"],
+)
 append_seconds = Histogram(
     "gateway_append_seconds",
     "From the first request of an append to the broker's acknowledgement",

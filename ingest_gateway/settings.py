@@ -10,7 +10,6 @@ class Settings(Places):
     """The gateway's settings.
 
     gateway_ack_timeout_s        From taking a request to the broker's ack; then 503.
-    gateway_body_timeout_s       For a whole request body to arrive; then 408.
     gateway_bytes_max            Bodies in memory at once, until their ack; then 503.
     gateway_batch_bytes_max      Where one append is cut; a larger request goes alone.
     gateway_lanes                Appends on their way at once.
@@ -24,7 +23,6 @@ class Settings(Places):
     """
 
     gateway_ack_timeout_s: float = Field(default=10.0, gt=0)
-    gateway_body_timeout_s: float = Field(default=60.0, gt=0)
     gateway_bytes_max: int = Field(default=256 << 20, ge=2 * BODY_BYTES_MAX)
     gateway_batch_bytes_max: int = Field(default=1 << 20, ge=1)
     gateway_lanes: int = Field(default=2, ge=1)

@@ -54,7 +54,7 @@ class FakeLog:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path, gateway_body_timeout_s=0.5, gateway_ack_timeout_s=3)
+    return Settings(data_dir=tmp_path, gateway_ack_timeout_s=3)
 
 
 @pytest.fixture

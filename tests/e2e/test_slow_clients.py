@@ -1,0 +1,120 @@
+"""Thousands of clients that hold a connection and send nothing, or half: others don't notice."""
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import httpx
+import psutil
+import pytest
+
+from local_stack.ports import HOST, free_ports
+from tests.e2e.running import Tallylog, client, until
+
+SOCKETS = min(5000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 1000)
+"""Five thousand where the system lets this process have so many."""
+EVENT = {"event_name": "slow.clients", "external_customer_id": "cust_1"}
+HALF_HEAD = b"POST /v1/events HTTP/1.1\r\nHost: gateway\r\nContent-Type: appli"
+MIB = 1 << 20
+PATIENT = """
+import sys
+from ingest_gateway import connection
+from ingest_gateway.app import run
+from ingest_gateway.settings import Settings
+
+connection.HEAD_S = connection.BODY_GRACE_S = connection.BODY_S = 300
+run(Settings(), int(sys.argv[1]))
+"""
+"""A gateway that would wait for five minutes: else the slow are gone before they are counted."""
+
+
+class Gateway(NamedTuple):
+    """One beside that of `tallylog up`, in a process that a test may end."""
+
+    port: int
+    process: "subprocess.Popen[bytes]"
+    http: httpx.Client
+
+    def p99(self, requests: int = 100) -> float:
+        """The latency in seconds that one in a hundred single events exceeds."""
+        took = []
+        for _ in range(requests):
+            started = time.monotonic()
+            assert self.http.post("/v1/events", json=EVENT).status_code == 202
+            took.append(time.monotonic() - started)
+        return sorted(took)[requests * 99 // 100 - 1]
+
+    def status(self) -> int:
+        """What its readiness is; 0 while it doesn't answer."""
+        try:
+            return self.http.get("/readyz").status_code
+        except httpx.TransportError:
+            return 0
+
+
+@pytest.fixture
+def gateway(tallylog: Tallylog) -> Iterator[Gateway]:
+    """A gateway of this test's own, on the log and the catalog of all."""
+    [port] = free_ports(1)
+    env = os.environ | {
+        "TALLYLOG_DATA_DIR": tallylog.data_dir,
+        "TALLYLOG_KAFKA": tallylog.kafka,
+        "TALLYLOG_CLICKHOUSE_URL": tallylog.clickhouse_url,
+    }
+    process = subprocess.Popen([sys.executable, "-c", PATIENT, str(port)], env=env)
+    with client(f"http://{HOST}:{port}", tallylog.api_key) as http:
+        started = Gateway(port, process, http)
+        try:
+            until(started.status, 200)
+            yield started
+        finally:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Let this process have as many sockets as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_five_thousand_slow_clients_hold_up_neither_others_nor_the_end(
+    gateway: Gateway, tallylog: Tallylog, many_files: None
+) -> None:
+    half_body = (
+        HALF_HEAD
+        + (
+            f"cation/json\r\nx-api-key: {tallylog.api_key}\r\nContent-Length: 900\r\n\r\n{{"
+        ).encode()
+    )
+    sent = (b"", HALF_HEAD, half_body)
+    process = psutil.Process(gateway.process.pid)
+    alone, before = gateway.p99(), process.memory_info().rss
+    sockets = []
+    try:
+        for number in range(SOCKETS):
+            slow = socket.create_connection((HOST, gateway.port))
+            slow.sendall(sent[number % 3])
+            sockets.append(slow)
+        until(lambda: process.num_fds() > SOCKETS, True)
+        beside = gateway.p99()
+        assert beside < 2 * max(alone, 0.010)
+        assert process.num_fds() > SOCKETS
+        assert process.memory_info().rss - before < 150 * MIB
+        started = time.monotonic()
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(30) in (0, -signal.SIGTERM)
+        assert time.monotonic() - started < 30
+    finally:
+        for slow in sockets:
+            slow.close()
+    assert tallylog.http.post("/v1/events", json=EVENT).status_code == 202
