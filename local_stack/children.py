@@ -57,6 +57,9 @@ class Child:
     stopped: Callable[[], None] | None = None
 
 
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGABRT)
+
+
 class Children:
     """The running children: `async with Children(logs) as children: await children.start(...)`.
 
@@ -109,7 +112,16 @@ class Children:
         running = _Running(child, self.logs / f"{child.name}.log", self.report, self._undertaker)
         self._running.append(running)
         await running.spawn()
-        await self._until_ready(running)
+        try:
+            await self._until_ready(running)
+        except ChildFailed as failure:
+            if not running.crashed:
+                raise
+            # The engine's library crashes while it is loaded, once in some hundred times.
+            self.report(f"{failure}\nStarting it again.")
+            running.bury()
+            await running.spawn()
+            await self._until_ready(running)
         running.keep()
 
     async def wait(self) -> None:
@@ -169,6 +181,11 @@ class _Running:
     @property
     def alive(self) -> bool:
         return self.process.returncode is None
+
+    @property
+    def crashed(self) -> bool:
+        """Whether it ended by a fault of the machine's kind, which may not come again."""
+        return not self.alive and -(self.process.returncode or 0) in CRASHES
 
     async def spawn(self) -> None:
         """Start the process; raises ChildFailed if its program can't be run."""

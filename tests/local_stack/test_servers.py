@@ -85,6 +85,33 @@ async def test_a_crash_of_the_engine_ends_it_at_once_and_says_where(tmp_path: Pa
     assert "Segmentation fault" in said and "local_stack/clickhouse.py" in said
 
 
+@pytest.mark.parametrize("crashes", [1, 2])
+async def test_what_crashes_while_starting_is_started_once_more(
+    tmp_path: Path, crashes: int
+) -> None:
+    starts = tmp_path / "starts"
+    script = (
+        "import os, pathlib, signal, sys, time\n"
+        f"starts = pathlib.Path({str(starts)!r})\n"
+        "with starts.open('a') as log: log.write('x')\n"
+        f"if starts.stat().st_size <= {crashes}: os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "time.sleep(60)\n"
+    )
+
+    async def ready() -> bool:
+        return starts.exists() and starts.stat().st_size == crashes + 1
+
+    told: list[str] = []
+    child = sleeper("fragile", script, ready=ready)
+    async with Children(tmp_path / "logs", told.append) as children:
+        if crashes == 1:
+            await children.start(child)
+            assert "was ended by SIGSEGV" in told[0] and "again" in told[0]
+        else:
+            with pytest.raises(ChildFailed, match="SIGSEGV"):
+                await children.start(child)
+
+
 @pytest.mark.clickhouse
 async def test_sigterm_lets_a_running_insert_end_and_kills_what_takes_longer(
     tmp_path: Path,
