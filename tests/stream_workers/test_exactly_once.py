@@ -150,16 +150,17 @@ def test_a_replay_of_any_suffix_gives_identical_rows(
     states = []
     rows_of: list[list[Row]] = []
     for block in blocks:
-        states.append((counter.coverage, dict(counter.claims)))
+        states.append((counter.coverage, counter.balance, dict(counter.claims)))
         rows_of.append(counter.fold(block).rows.to_pylist())
     if not blocks:
         return
     start = data.draw(st.integers(0, len(blocks) - 1))
-    for claims in (states[start][1], dict(counter.claims)):
-        again = Counted(CATALOG, 0, states[start][0], claims, start)
+    coverage, balance, claims_then = states[start]
+    for claims in (claims_then, dict(counter.claims)):
+        again = Counted(CATALOG, 0, coverage, balance, claims, start)
         for block, rows in zip(blocks[start:], rows_of[start:], strict=True):
             assert again.fold(block).rows.to_pylist() == rows
-        assert again.coverage == counter.coverage
+        assert (again.coverage, again.balance) == (counter.coverage, counter.balance)
         assert again.claims == counter.claims
 
 
