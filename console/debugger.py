@@ -28,10 +28,10 @@ from console.progress import Progress
 from console.replaying import text_of
 from console.routing import Resource, caller, reads
 from console.store import Store
+from console.warnings import warnings_of
 from schemas.catalog import Scope, Status
 from schemas.customers import CustomerSearch
 from schemas.debugging import (
-    NO_ACTIVE_SUBSCRIPTION,
     WARNINGS,
     Check,
     DebugAnswer,
@@ -271,12 +271,12 @@ async def _life(request: Request, rows: Sequence[Stored]) -> Document:
     place = await look(request, _placed, event)
     verdict = Verdict(event.verdict)
     cure = _cure(request, event)
-    warnings = event.warnings.split(",") if event.warnings else []
-    billing = place.billing
-    if verdict is Verdict.COUNTED and (billing is None or not billing["billed"]):
-        warnings.append(NO_ACTIVE_SUBSCRIPTION)
+    chosen = claimed or repeats[:1]
+    told = await look(request, warnings_of, chosen)
     status = "processed" if verdict in SETTLED else "failed"
-    shown_events = [item(row, place.customer_id) for row in claimed or repeats[:1]]
+    shown_events = [
+        item(row, place.customer_id, warnings) for row, warnings in zip(chosen, told, strict=True)
+    ]
     return {
         "event": shown_events[0],
         "events": shown_events,
@@ -287,7 +287,7 @@ async def _life(request: Request, rows: Sequence[Stored]) -> Document:
         "verdict": verdict,
         "detail": event.detail,
         "cure": cure,
-        "warnings": [{"code": each, "meaning": WARNINGS[each]} for each in warnings],
+        "warnings": [{"code": each, "meaning": WARNINGS[each]} for each in told[0]],
         "position": _position(event),
         "block": _block(event),
         "first": _first(event, rows),
@@ -297,7 +297,7 @@ async def _life(request: Request, rows: Sequence[Stored]) -> Document:
         },
         "history": [_row(row) for row in rows if row.point in replaced],
         "feature": place.feature,
-        "billing": billing,
+        "billing": place.billing,
         "invoice": place.invoice,
         "timeline": _timeline(event, rows, replaced),
     }

@@ -15,7 +15,7 @@ from clickhouse.queries import query
 from console.store import Store
 from schemas.catalog import Aggregation, Feature, Reset, Status
 from schemas.event_queries import EventQuery, Key
-from schemas.verdict import Verdict
+from schemas.verdict import NO_ACTIVE_SUBSCRIPTION, Verdict
 
 DEFAULT_RANGE = timedelta(days=7)
 QUERY_S = 10
@@ -31,6 +31,9 @@ TOO_MANY_GROUPS = 158
 FIRST_MS, LAST_MS = 0, 253_402_300_799_999
 LIMITS: dict[str, Any] = {"max_execution_time": QUERY_S, "timeout_overflow_mode": "throw"}
 Conditions = tuple[tuple[str, frozenset[str]], ...]
+Keep = Callable[[Sequence["Row"]], Iterable[bool]]
+Told = Callable[[Sequence["Row"]], Sequence[Sequence[str]]]
+"""The warnings of each row, as they stand now."""
 
 
 class Row(NamedTuple):
@@ -60,17 +63,25 @@ class Found(NamedTuple):
     total: int | None
 
 
-def find(store: Store, account: str, customer: str, wish: EventQuery) -> Found:
+def find(store: Store, account: str, customer: str, wish: EventQuery, told: Told) -> Found:
     """A page of an account's events, of a customer's (external id) or of all ("").
 
     Raises InvalidRequest when it takes too much, ServiceUnavailable.
     """
     conditions = tuple((key, frozenset(values)) for key, values in wish.property_filters.items())
     parameters = _parameters(account, customer, wish)
+    keeps = [_keeper(conditions)] if conditions else []
+    if unbilled := NO_ACTIVE_SUBSCRIPTION in wish.warning:
+        keeps.append(_warned(frozenset(wish.warning), told))
     with store.reading() as client:
-        total = _count(client, parameters, conditions)
-        long = bool(conditions) or total is None or total > SHORT_ROWS
-        return _Scan(client, parameters, wish, conditions, long).page()._replace(total=total)
+        total = None if unbilled else _count(client, parameters, conditions)
+        long = bool(keeps) or total is None or total > SHORT_ROWS
+        return _Scan(client, parameters, wish, keeps, long).page()._replace(total=total)
+
+
+def _warned(wanted: frozenset[str], told: Told) -> Keep:
+    """Says of rows whether they have one of some warnings now."""
+    return lambda rows: [not wanted.isdisjoint(warnings) for warnings in told(rows)]
 
 
 class _Scan:
@@ -81,29 +92,33 @@ class _Scan:
         client: Client,
         parameters: dict[str, Any],
         wish: EventQuery,
-        conditions: Conditions,
+        keeps: Sequence[Keep],
         long: bool,
     ) -> None:
         self._client = client
         self._long = long
         self._parameters = parameters
         self._wish = wish
-        self._keep = _keeper(conditions)
+        self._keeps = keeps
         self._backward = wish.before is not None
         falling = (wish.order != "asc") != self._backward
         self._beyond, self._order = ("<", "DESC") if falling else (">", "ASC")
-        self._filtered = bool(conditions)
+
+    def _kept(self, rows: list[Row]) -> list[Row]:
+        for keep in self._keeps:
+            rows = [row for row, kept in zip(rows, keep(rows), strict=True) if kept]
+        return rows
 
     def page(self) -> Found:
-        """The page; with property filters it may end early, and the next one goes on from there."""
+        """The page; filtered by more than SQL it may end early, and the next one goes on there."""
         size, skip = self._wish.page_size, self._wish.offset
         place: Key | None = self._wish.before or self._wish.after
         rows: list[Row] = []
         deadline = time.monotonic() + SCAN_S
         while True:
-            wanted = SCAN_ROWS if self._filtered else size + skip + 1
+            wanted = SCAN_ROWS if self._keeps else size + skip + 1
             read = self._read(place, wanted)
-            rows += [row for row, kept in zip(read, self._keep(read), strict=True) if kept]
+            rows += self._kept(read)
             ended = len(read) < wanted
             place = read[-1].key if read else place
             if ended or len(rows) > size + skip or time.monotonic() > deadline:
@@ -196,6 +211,8 @@ def _parameters(account: str, customer: str, wish: EventQuery) -> dict[str, Any]
         "event_id": wish.event_id or "",
         "sources": [*wish.sources, *([] if wish.source is None else [wish.source])],
         "verdicts": list(wish.verdict),
+        "warnings": list(wish.warning),
+        "unbilled": NO_ACTIVE_SUBSCRIPTION in wish.warning,
         "start": max(start, FIRST_MS),
         "end": min(end, LAST_MS),
         "by_name": wish.by_name,
@@ -220,12 +237,8 @@ def _may_be_no_text(value: str) -> bool:
     return value in ("true", "false") or value.lstrip("-")[:1].isdigit()
 
 
-def _keeper(
-    conditions: Conditions,
-) -> Callable[[Sequence[Row]], Iterable[bool]]:
+def _keeper(conditions: Conditions) -> Keep:
     """Says of rows whether they meet property filters, by the rules of a feature's own filters."""
-    if not conditions:
-        return lambda rows: [True] * len(rows)
     return lambda rows: _kept(conditions, [row.properties for row in rows])
 
 

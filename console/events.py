@@ -1,7 +1,7 @@
 """/v1/events: the account's stored events, page by page, and how many have which verdict."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
@@ -13,11 +13,13 @@ from starlette.routing import BaseRoute
 
 from billing.windows import WINDOWS_MAX, TooManyWindows, to_datetime, to_ms, windows
 from catalog import customers
+from catalog.database import Catalog
 from clickhouse.queries import query
 from console.calls import body_as, json_answer, look, query_as
 from console.event_pages import LIMITS, find
 from console.routing import Resource, caller, reads
 from console.store import Store
+from console.warnings import Warned, warnings_of
 from schemas.catalog import Window
 from schemas.customers import CustomerSearch
 from schemas.errors import InvalidRequest
@@ -115,10 +117,20 @@ async def _page(request: Request, wish: EventQuery) -> Response:
             raise InvalidRequest.at("/customer_id", "not_allowed", detail)
         customer = known
     store: Store = request.state.store
-    found = await asyncio.to_thread(find, store, account, customer or "", wish)
+    catalog: Catalog = request.state.catalog
+
+    def told(rows: Sequence[Warned]) -> list[list[str]]:
+        with catalog.reading() as session:
+            return warnings_of(session, account, rows)
+
+    found = await asyncio.to_thread(find, store, account, customer or "", wish, told)
     ids = await look(request, customer_ids, {row.customer for row in found.rows})
+    warnings = await look(request, warnings_of, found.rows)
     page: dict[str, Any] = {
-        "events": [item(row, ids.get(row.customer)) for row in found.rows],
+        "events": [
+            item(row, ids.get(row.customer), each)
+            for row, each in zip(found.rows, warnings, strict=True)
+        ],
         "has_more": found.has_more,
         "offset": wish.offset,
         "total_count": found.total,
@@ -150,13 +162,11 @@ class Shown(Protocol):
     @property
     def detail(self) -> str: ...
     @property
-    def warnings(self) -> str: ...
-    @property
     def feature_id(self) -> str: ...
 
 
-def item(row: Shown, customer_id: str | None) -> dict[str, Any]:
-    """An event as lists show it."""
+def item(row: Shown, customer_id: str | None, warnings: list[str]) -> dict[str, Any]:
+    """An event as lists show it, with `warnings_of` it."""
     shown = {
         "id": row.event_id,
         "external_customer_id": row.customer,
@@ -167,7 +177,7 @@ def item(row: Shown, customer_id: str | None) -> dict[str, Any]:
         "source": row.source,
         "verdict": row.verdict,
         "detail": row.detail,
-        "warnings": row.warnings.split(",") if row.warnings else [],
+        "warnings": warnings,
     }
     if customer_id is not None:
         shown["customer_id"] = customer_id

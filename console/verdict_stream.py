@@ -21,15 +21,16 @@ from starlette.routing import BaseRoute
 
 from catalog.follower import Follower
 from clickhouse.queries import query
-from console.calls import query_as
+from console.calls import look, query_as
 from console.event_pages import LIMITS
 from console.events import item
 from console.routing import Resource, caller, peer, reads
 from console.settings import Settings
 from console.store import Store
+from console.warnings import warnings_of
 from schemas.catalog import Scope
 from schemas.errors import InvalidRequest, Rejection, TooManyRequests
-from schemas.verdict import Verdict
+from schemas.verdict import NO_ACTIVE_SUBSCRIPTION, Verdict
 from schemas.verdict_stream import Cursor, Point, StreamedEvent, StreamQuery
 
 LOOK_S = 0.5
@@ -193,12 +194,15 @@ class _Stream:
         self._tail = tail
         self._cursor = cursor
         self._store: Store = request.state.store
+        self._wanted = frozenset(wish.warning)
         self._filters = {
             "account": caller(request).account,
             "event_name": wish.event_name or "",
             "customer": wish.external_customer_id or "",
             "source": wish.source or "",
             "verdicts": list(wish.verdict),
+            "warnings": list(wish.warning),
+            "unbilled": NO_ACTIVE_SUBSCRIPTION in wish.warning,
             "epoch": tail.epoch,
             "properties_max": PROPERTIES_MAX,
             "limit": PAGE_ROWS,
@@ -221,14 +225,16 @@ class _Stream:
         while not self._tail.stopping.is_set():
             try:
                 rows = await asyncio.to_thread(self._read, stored.ends)
+                told = await look(self._request, warnings_of, rows)
             except (Rejection, ClickHouseError) as error:
                 log.warning("a stream has to wait: %s", error)
                 return
-            for row in rows:
+            for row, warnings in zip(rows, told, strict=True):
                 points = dict(self._cursor.points)
                 points[row.block_partition] = Point(row.block_offset, row.block_index)
                 self._cursor = Cursor(self._cursor.time, points)
-                yield _event(row, self._cursor)
+                if not self._wanted or not self._wanted.isdisjoint(warnings):
+                    yield _event(row, warnings, self._cursor)
             if len(rows) < PAGE_ROWS:
                 self._cursor = _behind(stored, self._cursor.points)
                 return
@@ -275,8 +281,8 @@ class _Stream:
         return True
 
 
-def _event(row: Row, cursor: Cursor) -> bytes:
-    shown: dict[str, Any] = item(row, None)
+def _event(row: Row, warnings: list[str], cursor: Cursor) -> bytes:
+    shown: dict[str, Any] = item(row, None, warnings)
     if row.properties_left_out:
         shown["properties_left_out"] = True
     if row.verdict == Verdict.DEAD_LETTER:

@@ -10,11 +10,10 @@ from schemas.dead_letters import Position
 from schemas.documents import AttributionDocument, CustomerDocument, FeatureDocument, MeterDocument
 from schemas.event_queries import EventItem, EventVerdict
 from schemas.requests import Name, OptionalName, Request, absent_if_empty
-from schemas.verdict import Warn
+from schemas.verdict import NO_ACTIVE_SUBSCRIPTION, Warn
 
 Status = Literal["processed", "processing", "failed"]
 
-NO_ACTIVE_SUBSCRIPTION = "no_active_subscription"
 WARNINGS: dict[str, str] = {
     Warn.NUMERIC_STRING: "The value is a number written as a text. It counts; send a JSON number.",
     Warn.ROUNDED: "The value has more than 18 digits after the point: it was rounded half even.",

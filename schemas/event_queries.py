@@ -30,6 +30,16 @@ EventVerdict = Literal[
 ]
 """The verdicts that an event can have: all but those of dead letters and markers."""
 
+EventWarning = Literal[
+    "numeric_string",
+    "rounded",
+    "unknown_customer",
+    "customer_archived",
+    "content_differs",
+    "no_active_subscription",
+]
+"""The warnings that can stand beside a verdict."""
+
 
 class Key(NamedTuple):
     """A place in a list of events: its first column sorts first. `name` is "" when by time."""
@@ -85,6 +95,7 @@ def _filters(value: object) -> object:
 
 
 Verdicts = Annotated[list[EventVerdict], BeforeValidator(_several)]
+Warnings = Annotated[list[EventWarning], BeforeValidator(_several)]
 Sources = Annotated[list[Annotated[str, Field(max_length=255)]], BeforeValidator(_several)]
 PropertyFilters = Annotated[
     dict[Name, FilterValues], Field(max_length=20), BeforeValidator(_filters)
@@ -101,6 +112,8 @@ class EventQuery(Request):
 
     start_time, end_time  Half-open, of the events' timestamps; from 7 days ago on, when neither
                           they nor an event_id are given.
+    warning               Events with one of these beside their verdict, as it stands now:
+                          no_active_subscription asks for counted events that nothing bills.
     property_filters      Property to texts: every key must match, by one of its texts.
     iter_last_key         Of the page before: the events behind it. Pages stay as they are while
                           new events come.
@@ -114,6 +127,7 @@ class EventQuery(Request):
     source: Annotated[str | None, Field(max_length=255), BeforeValidator(absent_if_empty)] = None
     sources: Sources = Field(default_factory=list)
     verdict: Verdicts = Field(default_factory=list)
+    warning: Warnings = Field(default_factory=list)
     property_filters: PropertyFilters = Field(default_factory=dict)
     start_time: OptionalMoment = None
     end_time: OptionalMoment = None
@@ -163,7 +177,10 @@ class EventQuery(Request):
 
 
 class EventItem(TypedDict):
-    """An event as it was sent, with what became of it. `properties` keep every digit."""
+    """An event as it was sent, with what became of it. `properties` keep every digit.
+
+    warnings  As they stand now: no_active_subscription goes when a subscription is backdated.
+    """
 
     id: str
     external_customer_id: str
@@ -175,7 +192,7 @@ class EventItem(TypedDict):
     source: str
     verdict: EventVerdict
     detail: str
-    warnings: list[str]
+    warnings: list[EventWarning]
     feature_id: NotRequired[str]
 
 
@@ -183,8 +200,9 @@ class EventPage(TypedDict):
     """A page of events.
 
     iter_first_key, iter_last_key  For the page before and the page behind this one.
-    total_count                    Of all pages; null when property filters would have to look at
-                                   too many events to count them.
+    total_count                    Of all pages; null when property filters, or the warning
+                                   no_active_subscription, would have to look at too many events
+                                   to count them.
     """
 
     events: list[EventItem]

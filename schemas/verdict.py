@@ -28,6 +28,9 @@ class Warn(StrEnum):
     CONTENT_DIFFERS = "content_differs"
 
 
+NO_ACTIVE_SUBSCRIPTION = "no_active_subscription"
+"""A warning beside them that is never stored: it is found anew whenever an event is shown."""
+
 CURES = {
     Verdict.COUNTED: "Counted.",
     Verdict.DUPLICATE: "An event with this event_id was counted before: "

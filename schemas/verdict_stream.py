@@ -5,7 +5,7 @@ from typing import Annotated, NamedTuple, NotRequired, Self
 
 from pydantic import BeforeValidator, Field
 
-from schemas.event_queries import EventItem
+from schemas.event_queries import EventItem, Warnings
 from schemas.requests import OptionalName, Request
 from schemas.verdict import Verdict
 
@@ -22,12 +22,14 @@ class StreamQuery(Request):
     """GET /v1/events/stream: verdicts as they fall, of the account's events; all, if no filter.
 
     verdict  Some of them, with commas between; `dead_letter` for what could not be read.
+    warning  Events with one of these, with commas between, as it stands when they are sent.
     """
 
     event_name: OptionalName = None
     external_customer_id: OptionalName = None
     source: OptionalName = None
     verdict: Annotated[list[Verdict], BeforeValidator(_several)] = Field(default_factory=list)
+    warning: Warnings = Field(default_factory=list)
 
 
 class Point(NamedTuple):

@@ -68,7 +68,7 @@ async def test_an_event_is_shown_as_it_was_sent_with_its_verdict(
         "source": "api",
         "verdict": "counted",
         "detail": "",
-        "warnings": ["numeric_string", "rounded"],
+        "warnings": ["numeric_string", "rounded", "no_active_subscription"],
         "feature_id": "f",
     }
     assert (page["has_more"], page["total_count"], page["offset"]) == (False, 1, 0)

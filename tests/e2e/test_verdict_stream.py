@@ -136,6 +136,7 @@ def test_filters_narrow_the_stream(account: Tallylog) -> None:
         Listener(account, verdict="counted,duplicate") as by_verdict,
         Listener(account, event_name="streamed.other") as by_name,
         Listener(account, external_customer_id="d", source="s") as by_customer,
+        Listener(account, warning="no_active_subscription") as by_warning,
     ):
         name = uuid4().hex
         send(account, f"{name}-1", f"{name}-1", event_name="streamed.counted")
@@ -145,6 +146,7 @@ def test_filters_narrow_the_stream(account: Tallylog) -> None:
         saw(by_verdict, [f"{name}-1", f"{name}-1"])
         saw(by_name, [f"{name}-2"])
         saw(by_customer, [f"{name}-3"])
+        saw(by_warning, [f"{name}-1"])
     assert sorted(each["verdict"] for each in by_verdict.seen) == ["counted", "duplicate"]
 
 
