@@ -6,12 +6,13 @@ visible in their order; with a sequence, a slow transaction could show up below 
 read.
 """
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, select
@@ -23,6 +24,8 @@ from ulid import ULID
 from catalog.tables import CatalogVersion, Change, EntityTable
 from schemas.errors import AlreadyExists, ServiceUnavailable
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Row = TypeVar("Row", bound=EntityTable)
 BUSY_TIMEOUT_S = 15
 """How long a SQLite writer waits for another."""
@@ -129,6 +132,19 @@ class Catalog:
     def close(self) -> None:
         """Close every connection."""
         self.engine.dispose()
+
+
+async def in_thread(work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
+    """Do work on the catalog in a thread; who is cancelled meanwhile still waits for its end.
+
+    So nobody closes the catalog under it.
+    """
+    doing = asyncio.ensure_future(asyncio.to_thread(work, *args, **more))
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing])
+        raise
 
 
 def open_engine(url: str) -> Engine:

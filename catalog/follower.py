@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from catalog import keys
 from catalog.attempts import Attempts
-from catalog.database import Catalog, CatalogUnavailable
+from catalog.database import Catalog, CatalogUnavailable, in_thread
 from catalog.snapshot import ChangeRecord, Snapshot
 from catalog.tables import Change
 from schemas.catalog import ApiKey, Scope
@@ -78,7 +78,7 @@ class Follower:
         while True:
             await asyncio.sleep(every_s)
             try:
-                await asyncio.to_thread(self.refresh)
+                await in_thread(self.refresh)
                 away = False
             except CatalogUnavailable:
                 if not away:
@@ -119,7 +119,7 @@ class Follower:
             await asyncio.sleep(self._looked + UNKNOWN_KEY_REFRESH_S - time.monotonic())
             self._looked = time.monotonic()
             with contextlib.suppress(CatalogUnavailable):
-                await asyncio.to_thread(self.refresh)
+                await in_thread(self.refresh)
 
     def _read(self, version: int) -> "list[Row[tuple[int, str, str, str]]]":
         with self._engine.connect() as connection:

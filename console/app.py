@@ -109,7 +109,7 @@ async def running(settings: Settings) -> AsyncIterator[State]:
     sweeping = asyncio.create_task(sweep.Sweep(settings, follower, store).run())
     bills = Bills(catalog, follower, store)
     invoicing = Invoicing(settings, catalog, bills, _counted_until(progress))
-    billing = asyncio.create_task(invoicing.run())
+    billing = asyncio.create_task(_invoice(invoicing, progress))
     try:
         yield State(
             settings=settings,
@@ -123,6 +123,7 @@ async def running(settings: Settings) -> AsyncIterator[State]:
         )
     finally:
         ending.close()
+        invoicing.end()
         for task in (following, sweeping, looking, billing):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -130,6 +131,12 @@ async def running(settings: Settings) -> AsyncIterator[State]:
         await resent_log.discard()
         await asyncio.to_thread(catalog.close)
         store.close()
+
+
+async def _invoice(invoicing: Invoicing, progress: Progress) -> None:
+    """Close periods for ever, from when it is first known what is counted."""
+    await progress.looked()
+    await invoicing.run()
 
 
 def _counted_until(progress: Progress) -> CountedUntil:

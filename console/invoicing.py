@@ -19,7 +19,7 @@ from billing.charges import Basis
 from billing.invoices import Invoice, stored
 from billing.periods import Period, period_at, periods
 from catalog import invoices, subscriptions
-from catalog.database import Catalog
+from catalog.database import Catalog, in_thread
 from catalog.invoices import Closed
 from catalog.plan_tables import SubscriptionRow
 from console.bills import Bills
@@ -34,6 +34,8 @@ PERIODS_MAX = 50
 """Periods of a subscription that are closed at once: one that starts in the past may have many."""
 AGAIN = timedelta(seconds=10)
 """After which one that could not be closed is looked at again."""
+HORIZON = timedelta(days=35)
+"""How long an event_id is remembered at least: so long clients are expected to send again."""
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 log = logging.getLogger(__name__)
 
@@ -60,21 +62,22 @@ class Invoicing:
 
     async def run(self) -> None:
         """Look for ever, at once again while there is more than one look takes."""
-        try:
-            while True:
-                try:
-                    more = await asyncio.to_thread(self.close_due, datetime.now(UTC))
-                except (Rejection, ClickHouseError) as error:
-                    log.warning("invoices wait: %s", error)
-                    more = False
-                except Exception:
-                    FAILED.inc()
-                    log.exception("invoices wait")
-                    more = False
-                if not more:
-                    await asyncio.sleep(self._every_s)
-        finally:
-            self._ending = True
+        while True:
+            try:
+                more = await in_thread(self.close_due, datetime.now(UTC))
+            except (Rejection, ClickHouseError) as error:
+                log.warning("invoices wait: %s", error)
+                more = False
+            except Exception:
+                FAILED.inc()
+                log.exception("invoices wait")
+                more = False
+            if not more:
+                await asyncio.sleep(self._every_s)
+
+    def end(self) -> None:
+        """Close no more than the subscription that is being closed."""
+        self._ending = True
 
     def close_due(self, now: datetime) -> bool:
         """Close what is over by now; whether there may be more. Raises CatalogUnavailable.
@@ -150,7 +153,7 @@ def _over(subscription: Subscription, begun: datetime, bound: datetime) -> list[
 def _behind(subscription: Subscription, begun: datetime, bound: datetime) -> Period | None:
     """Once no period is left: from the last invoice to the last boundary where one would end.
 
-    There usage that came late after the last period is billed, as often as periods were.
+    There usage that came late after the last period is billed.
     """
     if subscription.end is None or begun < subscription.end:
         return None
@@ -161,13 +164,21 @@ def _behind(subscription: Subscription, begun: datetime, bound: datetime) -> Per
 
 
 def _due_after(subscription: Subscription, begun: datetime, bound: datetime) -> datetime:
-    """When the next period ends; after the last one, where the next would."""
+    """When the next period ends; after the last one, when usage that came late is looked for next.
+
+    However late it comes, it is billed: no look is the last. While an event_id is remembered for
+    sure, it is looked for where periods would end, as before; beyond, at the first such boundary
+    after the time since the end has doubled, as nobody sends old usage for ever. A change of the
+    subscription has it looked for at once.
+    """
     following = next(periods(subscription, until=NEVER, since=begun), None)
     if following is not None:
         return following.end
-    if begun == subscription.start:
+    if begun == subscription.start or subscription.end is None:
         return NEVER  # it ended before it began: nothing was billed that could be adjusted
-    whole = _going_on(subscription, max(begun, bound))
+    since_end = bound - subscription.end
+    pause = since_end if since_end > HORIZON else timedelta(0)
+    whole = _going_on(subscription, max(begun, bound + pause))
     return NEVER if whole is None else whole.whole_end
 
 

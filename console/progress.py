@@ -62,6 +62,7 @@ class Progress:
         self.trouble: str | None = "not looked yet"
         """Why the figures are not of this moment; None when they are."""
         self._wanted = asyncio.Event()
+        self._looked = asyncio.Event()
         self._blocks = block_topic(settings.block_epoch)
         self.conservation = Conservation(store, settings.block_epoch)
         self._before: Sample | None = None
@@ -124,6 +125,10 @@ class Progress:
                 await self._wanted.wait()
         self._wanted.clear()
 
+    async def looked(self) -> None:
+        """Wait for the first look since the start: nothing is known before it."""
+        await self._looked.wait()
+
     async def reached(self, account: str, moment: int, timeout_s: float) -> bool:
         """Whether all that was received of an account before a moment (ms) is counted.
 
@@ -156,6 +161,7 @@ class Progress:
         self.watermarks.take_in(sample)
         self.sample = sample
         self.trouble = None
+        self._looked.set()
         KNOWN.set(1)
         for topic in sample.sources:
             LAG_OFFSETS.labels("packing", topic).set(sample.records_waiting(topic))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.postgres import find_program, postgres_server
 from tests.stack import clickhouse_server, kafka_server, migrated
 
 
@@ -26,3 +27,13 @@ def store_url(clickhouse_url: str) -> Iterator[str]:
     """The URL of a migrated database of the module's own."""
     with migrated(clickhouse_url) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """A PostgreSQL for the whole run: its user, host and port."""
+    initdb, server = find_program("initdb"), find_program("postgres")
+    if initdb is None or server is None:
+        pytest.skip("no PostgreSQL here: initdb and postgres are not installed")
+    with postgres_server(initdb, server) as place:
+        yield place

@@ -180,13 +180,11 @@ class Player:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_exactly_what_would_bill_a_feature_twice_is_refused(
-    sqlite_catalog: Catalog, seed: int
-) -> None:
-    with sqlite_catalog.writing("ada", at=NOW) as writing:
+def test_exactly_what_would_bill_a_feature_twice_is_refused(catalog: Catalog, seed: int) -> None:
+    with catalog.writing("ada", at=NOW) as writing:
         player = Player(writing, seed)
     for _ in range(100):
-        with sqlite_catalog.writing("ada", at=NOW) as writing:
+        with catalog.writing("ada", at=NOW) as writing:
             savepoint = writing.session.begin_nested()
             refused = player.refused
             player.play(writing)

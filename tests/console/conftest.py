@@ -12,20 +12,40 @@ from starlette.types import Scope as Connection
 from catalog import accounts, keys
 from catalog.bootstrap import bootstrap
 from catalog.database import Catalog
+from catalog.migrations import migrate
 from clickhouse.client import connect as connect_store
 from console.app import create_app, running
 from console.settings import Settings
 from schemas.catalog import Scope
 from schemas.keys import NewAccount, NewApiKey
+from tests.postgres import create_database
 
 Connect = Callable[[str | None], httpx.AsyncClient]
 
 
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres: str) -> str:
+    """The name of a migrated database, to be copied."""
+    url = create_database(postgres)
+    migrate(url)
+    return url.rpartition("/")[2]
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def catalog_url(request: pytest.FixtureRequest) -> str:
+    """The setting of this name: SQLite in the data folder, unless it is asked for otherwise."""
+    if getattr(request, "param", "") != "postgresql":
+        return ""
+    template = request.getfixturevalue("migrated_postgres")
+    return create_database(request.getfixturevalue("postgres"), template)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, catalog_url: str) -> Settings:
     """Nobody listens on the discard port: no log and no store, whatever runs on this machine."""
     return Settings(
         data_dir=tmp_path,
+        catalog_url=catalog_url,
         kafka="127.0.0.1:9",
         clickhouse_url="http://127.0.0.1:9/none",
         catalog_refresh_s=0.05,
@@ -33,10 +53,14 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def settings_with_store(tmp_path: Path, store_url: str) -> Settings:
+def settings_with_store(tmp_path: Path, store_url: str, catalog_url: str) -> Settings:
     """For modules that override `settings` with it: the store is there, the log is not."""
     return Settings(
-        data_dir=tmp_path, kafka="127.0.0.1:9", clickhouse_url=store_url, catalog_refresh_s=0.05
+        data_dir=tmp_path,
+        catalog_url=catalog_url,
+        kafka="127.0.0.1:9",
+        clickhouse_url=store_url,
+        catalog_refresh_s=0.05,
     )
 
 

@@ -1,8 +1,9 @@
 """Automatic invoicing on the real engine: what is closed and when, and what late usage changes."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -28,6 +29,7 @@ from schemas.subscriptions import Cancellation, NewSubscription
 from tests.billing.sold import at
 from tests.console.selling import Shop, flat, on, tiered
 from tests.console.stored import store_rows
+from tests.postgres import BOTH_DATABASES
 
 pytestmark = pytest.mark.clickhouse
 
@@ -35,10 +37,11 @@ GRACE = timedelta(hours=1)
 
 
 @pytest.fixture
-def settings(tmp_path: Path, store_url: str) -> Settings:
+def settings(tmp_path: Path, store_url: str, catalog_url: str) -> Settings:
     """The console's own invoicing looks once, at the start; from then on tests say when."""
     return Settings(
         data_dir=tmp_path,
+        catalog_url=catalog_url,
         kafka="127.0.0.1:9",
         clickhouse_url=store_url,
         catalog_refresh_s=0.05,
@@ -142,6 +145,7 @@ async def sold(books: Books, *features: Any, start: str = "2025-01-01", **terms:
 # Closing
 
 
+@BOTH_DATABASES
 async def test_a_start_in_the_past_closes_its_elapsed_periods_at_once_in_order(
     books: Books,
 ) -> None:
@@ -200,6 +204,7 @@ async def test_an_invoice_never_changes_whatever_changes_afterwards(books: Books
     assert (await books.invoices())[0] == before
 
 
+@BOTH_DATABASES
 async def test_numbers_have_no_gap_over_the_subscriptions_of_an_account(books: Books) -> None:
     feature = await books.shop.feature()
     plan, _, _ = await sold(books, feature)
@@ -213,6 +218,7 @@ async def test_numbers_have_no_gap_over_the_subscriptions_of_an_account(books: B
     ]
 
 
+@BOTH_DATABASES
 async def test_two_that_close_the_same_store_each_invoice_once(books: Books) -> None:
     feature = await books.shop.feature()
     plan, _, _ = await sold(books, feature)
@@ -228,6 +234,33 @@ async def test_two_that_close_the_same_store_each_invoice_once(books: Books) -> 
     assert len({(each["subscription_id"], each["period_start"]) for each in closed}) == 15
 
 
+@BOTH_DATABASES
+async def test_of_two_consoles_that_computed_the_same_period_one_stores_it(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feature = await books.shop.feature()
+    _, customer, _ = await sold(books, feature)
+    books.use(feature, customer, _2025_01_10=5)
+    computed, both = Bills.of, threading.Barrier(2)
+
+    def with_the_other(self: Bills, *asked: Any) -> Any:
+        found = computed(self, *asked)
+        both.wait(20)  # neither stores before both have computed
+        return found
+
+    monkeypatch.setattr(Bills, "of", with_the_other)
+    catalogs = [Catalog(books.settings.catalog) for _ in range(2)]
+    racing = [replace(books, catalog=each).invoicing() for each in catalogs]
+    looks = (asyncio.to_thread(each.close_due, at("2025-02-02")) for each in racing)
+    assert await asyncio.gather(*looks) == [True, True]
+    (only,) = await books.invoices()
+    assert (only["total"], only["invoice_number"]) == ("0.50", "INV-000001")
+    assert await books.close("2025-02-02") == 0
+    for each in catalogs:
+        each.close()
+
+
+@BOTH_DATABASES
 async def test_the_catalog_takes_an_invoice_only_as_the_next_of_its_subscription(
     books: Books,
 ) -> None:
@@ -241,6 +274,7 @@ async def test_the_catalog_takes_an_invoice_only_as_the_next_of_its_subscription
     assert await books.invoices() == []
 
 
+@BOTH_DATABASES
 async def test_what_changed_while_it_was_computed_is_computed_again(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,6 +320,7 @@ async def test_one_that_fails_holds_up_no_other_and_is_looked_at_again(
     assert len(await books.invoices()) == 2
 
 
+@BOTH_DATABASES
 async def test_cancelling_cuts_the_last_period_and_nothing_follows(books: Books) -> None:
     feature = await books.shop.feature()
     _, customer, subscription = await sold(books, feature)
@@ -307,6 +342,7 @@ async def test_one_that_ended_before_it_began_has_no_invoice(books: Books) -> No
     assert await books.close("2026-06-20") == 0
 
 
+@BOTH_DATABASES
 async def test_a_plan_change_makes_two_invoices_each_with_its_own_limit(books: Books) -> None:
     feature = await books.shop.feature()
     first, customer, subscription = await sold(books, feature)
@@ -366,6 +402,7 @@ async def test_a_plan_change_taken_back_after_it_was_invoiced_leaves_the_cut(boo
 # One bill
 
 
+@BOTH_DATABASES
 async def test_what_an_invoice_billed_is_billed_by_no_other_though_its_price_was_archived(
     books: Books,
 ) -> None:
@@ -400,6 +437,7 @@ async def test_what_an_invoice_billed_is_billed_by_no_other_though_its_price_was
     assert set(found[1:]) == {(first["id"], "0.00"), (second["id"], "7.00")}
 
 
+@BOTH_DATABASES
 async def test_a_price_bills_no_time_that_another_has_billed_before_it_was_made(
     books: Books,
 ) -> None:
@@ -419,6 +457,7 @@ async def test_a_price_bills_no_time_that_another_has_billed_before_it_was_made(
     assert "had no price" in nowhere["message"] and "INV-000002" in nowhere["message"]
 
 
+@BOTH_DATABASES
 async def test_prices_that_change_while_an_invoice_is_computed_make_it_computed_again(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,6 +487,7 @@ async def test_prices_that_change_while_an_invoice_is_computed_make_it_computed_
 # Late usage
 
 
+@BOTH_DATABASES
 async def test_late_usage_is_a_line_of_the_next_invoice_with_its_events(books: Books) -> None:
     feature = await books.shop.feature()
     _, customer, subscription = await sold(books, feature)
@@ -519,6 +559,7 @@ async def test_a_late_correction_gives_money_back(books: Books) -> None:
     assert february["total"] == february["amount_due"] == "-2.00"
 
 
+@BOTH_DATABASES
 async def test_late_usage_of_a_level_adjusts_every_closed_period_from_its_own_on(
     books: Books,
 ) -> None:
@@ -572,6 +613,7 @@ async def test_late_usage_without_a_difference_goes_with_the_next_that_has_one(
     assert march["line_items"][1]["adjustment"]["event_count"] == 2
 
 
+@BOTH_DATABASES
 async def test_after_the_last_period_late_usage_has_an_invoice_of_its_own(books: Books) -> None:
     feature = await books.shop.feature()
     _, customer, subscription = await sold(books, feature)
@@ -589,9 +631,40 @@ async def test_after_the_last_period_late_usage_has_an_invoice_of_its_own(books:
     await books.close("2025-06-02")
     assert len(await books.invoices()) == 2
     books.use(feature, customer, _2025_01_12=-7)
-    await books.close("2025-07-02")
+    await books.close("2025-10-31")
+    assert len(await books.invoices()) == 2  # the time since its end has not doubled since June
+    await books.close("2025-11-02")
     assert amounts((await books.invoices())[2]) == ["-0.70"]
-    assert await books.close("2025-07-02") == 0
+    assert await books.close("2025-11-02") == 0
+    books.use(feature, customer, _2025_01_13=1)
+    place = f"/v1/subscriptions/{subscription['id']}"
+    await books.shop.client.put(place, json={"metadata": {"look": "again"}})
+    await books.close("2026-01-02")
+    assert amounts((await books.invoices())[3]) == ["0.10"]
+
+
+async def test_an_ended_subscription_is_looked_at_ever_more_rarely(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feature = await books.shop.feature()
+    _, _, subscription = await sold(books, feature)
+    cancel(books, subscription, "2025-01-15")
+    await books.close("2025-01-16")
+    looks: list[datetime] = []
+    computed = Bills.after_the_last
+
+    def look(self: Bills, *asked: Any) -> Any:
+        looks.append(now)
+        return computed(self, *asked)
+
+    monkeypatch.setattr(Bills, "after_the_last", look)
+    invoicing = books.invoicing()
+    for month in range(1, 10 * 12):
+        now = at(f"{2025 + month // 12}-{month % 12 + 1:02}-02")
+        await asyncio.to_thread(invoicing.close_due, now)
+    assert [f"{each:%Y-%m}" for each in looks] == [
+        "2025-02", "2025-03", "2025-05", "2025-09", "2026-05", "2027-09", "2030-05",
+    ]  # fmt: skip
 
 
 # One number
@@ -721,6 +794,7 @@ async def test_what_is_not_there_is_404_and_what_is_wrong_is_400(books: Books) -
     assert error["errors"][0]["pointer"] == "/lifetime_usage"
 
 
+@BOTH_DATABASES
 async def test_invoices_are_found_by_subscription_customer_and_status(books: Books) -> None:
     _, customer, subscription = await sold(books, await books.shop.feature())
     await sold(books, await books.shop.feature())

@@ -4,6 +4,9 @@ import httpx
 import pytest
 
 from tests.console.selling import Shop, flat, tiered
+from tests.postgres import BOTH_DATABASES
+
+pytestmark = BOTH_DATABASES
 
 
 @pytest.fixture

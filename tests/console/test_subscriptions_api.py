@@ -12,6 +12,9 @@ from console.app import routes
 from console.routing import Resource
 from schemas.catalog import Scope
 from tests.console.selling import Shop, flat, on
+from tests.postgres import BOTH_DATABASES
+
+pytestmark = BOTH_DATABASES
 
 Connect = Callable[[str | None], httpx.AsyncClient]
 
