@@ -31,23 +31,29 @@ _SECONDS_MAX = 2**32 - 1
 """The end of the engine's DateTime; no event lies beyond it."""
 _LAYER = 1 << 43
 """Beyond all times in ms: layer k of ranges lies at k times this."""
+ROWS_MAX = 300_000
+"""Rows of states, or of divided spans, that a question may take into memory: a feature with buckets
+of a minute has one for each minute and group, 210 days of them without groups."""
 FINE = frozenset({Window.MINUTE, Window.MIN_15, Window.MIN_30, Window.HOUR})
 """Buckets that are hardly longer than the spans of their states."""
 
 Upto = dict[tuple[int, int], int]
 
 
-def measure(client: Client, measures: Iterable[Measure]) -> Measured:
+def measure(
+    client: Client, measures: Iterable[Measure], *, rows_max: int | None = None
+) -> Measured:
     """The quantities of measures of one account: of any features, customers, ranges and zones.
 
     Takes one query, a second when a cut divides an hour, one more for COUNT_UNIQUE; whatever the
     number of measures. They are all of named customers, or all of every customer together.
-    Raises ValueError for several accounts, for ad hoc features, and for a mix of both.
+    Raises ValueError for several accounts, for ad hoc features, and for a mix of both. With
+    `rows_max` the engine refuses (396) what takes more rows; an invoice has to take them all.
     """
     asked = list(dict.fromkeys(measures))
     if not asked:
         return Measured({})
-    batch = _Batch(asked)
+    batch = _Batch(asked, rows_max)
     cells, upto = batch.read_states(client)
     cells += batch.read_events(client, upto)
     uniques = batch.read_uniques(client, upto)
@@ -119,7 +125,10 @@ class _Series:
 class _Batch:
     """Measures that are read together."""
 
-    def __init__(self, measures: Sequence[Measure]) -> None:
+    def __init__(self, measures: Sequence[Measure], rows_max: int | None) -> None:
+        self.limits: dict[str, Any] = {}
+        if rows_max is not None:
+            self.limits = {"max_result_rows": rows_max, "result_overflow_mode": "throw"}
         self.account = measures[0].feature.account
         customers = {each.customer for each in measures}
         if any(each.feature.account != self.account for each in measures):
@@ -151,7 +160,8 @@ class _Batch:
         parameters["customers"] = ["", *parameters["customers"]]
         cells = []
         upto: Upto = {}
-        for row in client.query(query("usage_states"), parameters=parameters).result_rows:
+        rows = client.query(query("usage_states"), parameters, settings=self.limits).result_rows
+        for row in rows:
             if row[0] == "":
                 upto[row[4], row[5]] = row[11]
                 continue
@@ -174,7 +184,8 @@ class _Batch:
         parameters = self._whose(chosen) | self._divided(chosen, upto)
         parameters["cuts"] = sorted(cuts)
         cells = []
-        for row in client.query(query("usage_events"), parameters=parameters).result_rows:
+        rows = client.query(query("usage_events"), parameters, settings=self.limits).result_rows
+        for row in rows:
             place, at = (row[0], row[1]), row[2]
             known = chosen.get(place)
             if known is not None and at - at % known.span_ms in known.divided:

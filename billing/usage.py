@@ -17,7 +17,7 @@ from clickhouse_connect.driver import Client
 from billing.aggregation import EXACT, Quantity
 from billing.cells import Cell, answer, bucket_runs, is_level
 from billing.measures import Measure, Measured
-from billing.reading import FINE, measure
+from billing.reading import FINE, ROWS_MAX, measure
 from billing.windows import Ranges
 from catalog.matching import GRAINS, HOUR, Match, matcher
 from clickhouse.queries import query
@@ -88,7 +88,7 @@ class Usage:
         """
         asked = self.measures(ranges)
         if self.in_states:
-            return {(): _amounts(measure(client, asked), asked)}
+            return {(): _amounts(measure(client, asked, rows_max=ROWS_MAX), asked)}
         cells: dict[Labels, list[Cell]] = {} if self.group_by else {(): []}
         for labels, cell in self._cells(client, asked):
             cells.setdefault(labels, []).append(cell)

@@ -17,7 +17,7 @@ from billing.aggregation import plain
 from billing.analytics import Billed, costs_of, group_costs, measures_of
 from billing.invoices import shown
 from billing.periods import periods
-from billing.reading import measure
+from billing.reading import ROWS_MAX, measure
 from billing.usage import Amount, Labels, Usage
 from billing.windows import WINDOWS_MAX, to_datetime
 from catalog import features, plans, prices, subscriptions
@@ -135,7 +135,7 @@ def _read(
     """The items of the features that have events, or that were named."""
     usages = {each.feature.id: Usage(each.feature, it.customer, it.zone) for each in metered}
     whole = [usages[each.feature.id].measures(it.ranges[:1])[0] for each in metered]
-    counts = measure(client, whole).counts
+    counts = measure(client, whole, rows_max=ROWS_MAX).counts
     used = [
         each
         for each, asked_for in zip(metered, whole, strict=True)
@@ -150,7 +150,7 @@ def _read(
             *measures_of(each.billed, it.ranges),
         )
     ]
-    measured = measure(client, wanted)
+    measured = measure(client, wanted, rows_max=ROWS_MAX)
     items = []
     for each in used:
         usage = usages[each.feature.id]

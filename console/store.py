@@ -15,7 +15,7 @@ TOO_MUCH = {
     159: "too long",
     160: "too long",
     241: "too much memory",
-    396: "too large an answer",
+    396: "too many rows",
 }
 """ClickHouse's codes for a query that hits a limit."""
 

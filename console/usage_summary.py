@@ -17,7 +17,7 @@ from billing.limits import granted_for
 from billing.measures import Measure
 from billing.periods import Period, period_at
 from billing.pricing import rounded
-from billing.reading import measure
+from billing.reading import ROWS_MAX, measure
 from billing.windows import to_ms
 from catalog import customers, entitlements, features, subscriptions
 from catalog.follower import Follower
@@ -102,7 +102,8 @@ async def _answer(
 
     def read() -> list[Quantity]:
         with store.reading() as client:
-            measured = measure(client, (grant.measure for grant in summary.grants))
+            wanted = (grant.measure for grant in summary.grants)
+            measured = measure(client, wanted, rows_max=ROWS_MAX)
         return [measured.quantities[grant.measure] for grant in summary.grants]
 
     found = await asyncio.to_thread(read)

@@ -282,3 +282,20 @@ async def test_a_request_that_makes_no_sense_is_refused_with_its_place(
 def test_a_store_that_is_away_is_503() -> None:
     with pytest.raises(ServiceUnavailable), Store("http://127.0.0.1:1/x").reading():
         raise AssertionError("there is no store")
+
+
+async def test_an_answer_of_too_many_buckets_is_400_with_the_cure(
+    client: httpx.AsyncClient, store: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each minute is a row; years of them, in groups, would take all memory there is."""
+    aggregation = {"type": "MAX", "field": "n", "bucket_size": "MINUTE"}
+    feature = await make_feature(client, aggregation=aggregation)
+    rule = Rule(ACCOUNT, "model.usage", "MAX", "n", bucket_size="MINUTE")
+    put(store, rule, feature["id"], *({"n": number} for number in range(5)))
+    body = {"meter_id": feature["meter_id"], "external_customer_id": "c1", **RANGE}
+    answer = await client.post("/v1/events/usage/meter", json=body)
+    assert (answer.status_code, answer.json()["value"]) == (200, 10)
+    monkeypatch.setattr("billing.usage.ROWS_MAX", 3)
+    answer = await client.post("/v1/events/usage/meter", json=body)
+    assert answer.status_code == 400
+    assert "too many rows" in answer.text and "ask for a shorter range" in answer.text
