@@ -78,6 +78,18 @@ async def test_it_is_served_as_json_and_as_a_page(connect: Connect) -> None:
         assert path in page.text
 
 
+def test_every_429_says_when_to_come_back(described: dict[str, Any]) -> None:
+    for method, path, operation in operations(described):
+        headers = operation["responses"]["429"]["headers"]
+        assert headers["Retry-After"]["required"], (method, path)
+        assert headers.keys() == {
+            "Retry-After", "RateLimit-Policy", "RateLimit",
+            "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset",
+        }  # fmt: skip
+    gateway = described["paths"]["/v1/events"]["post"]["responses"]
+    assert gateway["503"]["headers"].keys() == {"Retry-After"}
+
+
 async def test_without_a_key_every_operation_is_401(
     connect: Connect, described: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
