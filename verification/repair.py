@@ -13,7 +13,7 @@ from clickhouse.queries import query
 from clickhouse.views import states_over
 from stream_workers.store import Store
 from verification.ledger import Flaw
-from verification.states import SLOTS, Difference, Key, Scope, parameters_of, reached
+from verification.states import SLOTS, Difference, Key, Scope, parameters_of, reached, rows_of
 
 KEYS_AT_ONCE = 1000
 
@@ -73,7 +73,7 @@ def _rebuild(client: Client, keys: Sequence[Key]) -> None:
         parameters,
         settings={"mutations_sync": 2},
     )
-    made = states_over(client, query("verify_rows"))
+    made = states_over(client, rows_of(scope))
     client.command(  # texts of ours, whose values are parameters
         f"INSERT INTO usage_states SELECT * FROM ({made}) WHERE {query('verify_keys')}",  # noqa: S608
         parameters,

@@ -16,6 +16,8 @@ from clickhouse.views import states_over
 ROWS_MAX = 10_000
 """So many differences are told at once."""
 SLOTS = 1 << 16
+CUSTOMERS = "$customers"
+"""Stands in the queries for the condition of a scope."""
 Cut = Mapping[int, int]
 """By slot (epoch of the block topic * 65536 + block partition), before which block."""
 
@@ -63,6 +65,16 @@ class Scope(NamedTuple):
         named = sorted(set(customers))
         return cls(0, 0, [account for account, _ in named], [customer for _, customer in named])
 
+    @property
+    def condition(self) -> str:
+        """In SQL, with parameters."""
+        return query("verify_shard" if self.shards else "verify_named")
+
+
+def rows_of(scope: Scope) -> str:
+    """The query for the counted rows of a scope, up to a cut."""
+    return query("verify_rows").replace(CUSTOMERS, scope.condition)
+
 
 def parameters_of(scope: Scope, cut: Cut) -> dict[str, Any]:
     """A scope and a cut as the queries take them."""
@@ -107,10 +119,11 @@ def reached(client: Client) -> Cut:
 def compare(client: Client, scope: Scope, cut: Cut) -> tuple[list[Difference], Cut]:
     """The states against the rows up to a cut; and the cut that the states are at."""
     parameters = {**parameters_of(scope, cut), "rows_max": ROWS_MAX + SLOTS}
-    made = states_over(client, query("verify_rows"))
+    made = states_over(client, rows_of(scope))
     found: list[Difference] = []
     seen: dict[int, int] = {}
-    rows = client.query(f"WITH fresh AS ({made}) {query('verify_states')}", parameters).result_rows
+    compared = query("verify_states").replace(CUSTOMERS, scope.condition)
+    rows = client.query(f"WITH fresh AS ({made}) {compared}", parameters).result_rows
     for row in rows:
         key = Key._make(row[:5])
         epoch, partition, upto, stored, made_of, stored_uniques, made_uniques, _ = row[5:]

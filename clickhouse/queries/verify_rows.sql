@@ -3,6 +3,4 @@
 SELECT * FROM events
 WHERE verdict = 'counted'
     AND block_offset < mapFromArrays({slots:Array(UInt32)}, {befores:Array(UInt64)})[toUInt32(block_epoch * 65536 + block_partition)]
-    AND if({shards:UInt32} > 0,
-           cityHash64(external_customer_id) % greatest({shards:UInt32}, 1) = {shard:UInt32},
-           (account, external_customer_id) IN arrayZip({accounts:Array(String)}, {customers:Array(String)}))
+    AND $customers

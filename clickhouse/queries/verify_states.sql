@@ -1,6 +1,6 @@
 -- verify_states: where the states differ from what their view's SELECT makes of the stored rows.
 -- Before `WITH fresh AS (<that SELECT, over the rows of the same customers, each block partition up to a cut>)`.
--- Reads  customers whose hash falls into `shard` of `shards`; with 0 shards, the customers named.
+-- Reads  the customers of a condition, verify_shard or verify_named, that takes the place of the dollar name.
 -- Exact  Distinct values are compared as sets: two sets that are as large as their union are one.
 -- Answer A row for each key that differs, and for each block partition its marker, with an empty feature. `stored` is
 --        (events, sum, sum by time, greatest, latest) as the states have it, `made` as the rows make it.
@@ -20,10 +20,7 @@ FROM
         (sum(event_count), toString(sum(value_sum)), toString(sum(value_time_sum)), toString(max(value_max)), toString(max(latest))) AS state,
         uniqExactMergeState(usage_states.uniques) AS uniques
     FROM usage_states
-    WHERE feature_id = ''
-        OR if({shards:UInt32} > 0,
-              cityHash64(external_customer_id) % greatest({shards:UInt32}, 1) = {shard:UInt32},
-              (account, external_customer_id) IN arrayZip({accounts:Array(String)}, {customers:Array(String)}))
+    WHERE feature_id = '' OR $customers
     GROUP BY account, feature_id, external_customer_id, span, group_key, block_epoch, block_partition
     UNION ALL
     SELECT
