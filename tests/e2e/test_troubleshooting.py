@@ -6,11 +6,13 @@ Every test has the number of its entry on that page.
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from catalog.keys import new_key
 from tests.e2e.running import Tallylog, client, until
 
 Answer = dict[str, Any]
@@ -288,6 +290,19 @@ def test_4c_too_many_requests_are_told_when_to_come_back_and_that_bulk_is_cheape
         url = f"/v1/secrets/api/keys/{made['secret']['id']}"
         assert account.http.put(url, json={"requests_per_minute": 0}).status_code == 200
         until(lambda: http.post("/v1/events", json=event()).status_code, 202)
+
+
+def test_no_key_is_in_any_log(account: Tallylog) -> None:
+    guess = new_key()
+    for path in (f"events?x-api-key={account.api_key}", f"events?api_key={account.api_key}"):
+        with client(account.base_url, guess) as http:
+            assert http.get(f"/v1/{path}").status_code == 401  # the URL opens nothing
+    get(account, "events")
+    post(account, "events", 400)
+    logs = [log.read_bytes() for log in Path(account.data_dir, "logs").glob("*.log")]
+    assert any(logs)
+    for key in (account.api_key, guess):
+        assert not any(key.encode() in log for log in logs)
 
 
 def test_5a_a_usage_reset_is_shown_and_every_change_of_it_kept(account: Tallylog) -> None:
