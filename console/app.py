@@ -50,6 +50,7 @@ from console.routing import EXCEPTION_HANDLERS
 from console.settings import Settings
 from console.store import Store
 from console.verdict_stream import Tail
+from console.verifying import Verifying
 
 
 class State(TypedDict):
@@ -110,6 +111,7 @@ async def running(settings: Settings) -> AsyncIterator[State]:
     bills = Bills(catalog, follower, store)
     invoicing = Invoicing(settings, catalog, bills, _counted_until(progress))
     billing = asyncio.create_task(_invoice(invoicing, progress))
+    verifying = asyncio.create_task(Verifying(store).run())
     try:
         yield State(
             settings=settings,
@@ -124,7 +126,7 @@ async def running(settings: Settings) -> AsyncIterator[State]:
     finally:
         ending.close()
         invoicing.end()
-        for task in (following, sweeping, looking, billing):
+        for task in (following, sweeping, looking, billing, verifying):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
