@@ -67,6 +67,7 @@ class Connection(HttpToolsProtocol):
     _since = 0.0  # when the phase began
     _now = 0.0  # when the last bytes came
     _chunk = 0  # how many these were
+    _begun = 0  # how many were in the chunk that a head began in
     _fed = 0  # bytes of the phase, but for those of the chunk that it began in
     _body = 0  # bytes of the body so far
     _fault: Rejection | None = None
@@ -78,7 +79,7 @@ class Connection(HttpToolsProtocol):
         """Begin to wait for the first request."""
         super().connection_made(transport)
         self._since = self.loop.time()
-        self._looking = self.loop.call_later(LOOK_S, self._look)
+        self._look_in(LOOK_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
@@ -106,6 +107,7 @@ class Connection(HttpToolsProtocol):
         """A request's first byte is there."""
         super().on_message_begin()
         self._phase, self._since, self._fed = Phase.HEAD, self._now, 0
+        self._begun = self._chunk
 
     def on_headers_complete(self) -> None:
         """A request's head is whole. Raises Rejection, which the parser makes an error of its."""
@@ -115,8 +117,8 @@ class Connection(HttpToolsProtocol):
         if self.parser.should_upgrade():
             self._upgradable = self._head_without_offer()
             return
-        self._phase, self._since, self._fed, self._body = Phase.BODY, self._now, 0, 0
         super().on_headers_complete()
+        self._phase, self._since, self._fed, self._body = Phase.BODY, self._now, 0, 0
         self.headers = []  # what comes behind a body means nothing here
 
     def on_body(self, body: bytes) -> None:
@@ -192,7 +194,7 @@ class Connection(HttpToolsProtocol):
         headers, version = self.headers, self.parser.get_http_version()
         if len(headers) > HEADERS_MAX:
             return HeadersTooLarge()
-        if self._fed + self._chunk > HEAD_BYTES_MAX:
+        if self._begun + self._fed > HEAD_BYTES_MAX:
             size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in headers)
             if size > HEAD_BYTES_MAX:
                 return HeadersTooLarge()
@@ -224,14 +226,19 @@ class Connection(HttpToolsProtocol):
             return None
         return due if self._stop_at is None else min(due, self._stop_at)
 
+    def _look_in(self, seconds: float) -> None:
+        self._look_at = self.loop.time() + seconds
+        self._looking = self.loop.call_at(self._look_at, self._look)
+
     def _look(self) -> None:
         """Look whether a deadline has passed, and when to look again."""
         if self.transport.is_closing():
             return
-        now, due = self.loop.time(), self._deadline()
+        now = self.loop.time()
+        self._since += max(0.0, now - self._look_at)  # what we slept is not the client's fault
+        due = self._deadline()
         if due is None or due > now:
-            wait_s = LOOK_S if due is None else min(LOOK_S, due - now)
-            self._looking = self.loop.call_later(wait_s, self._look)
+            self._look_in(LOOK_S if due is None else min(LOOK_S, due - now))
             return
         metrics.connections_timed_out.labels(self._phase.value).inc()
         if self._phase is Phase.NEXT:

@@ -1,6 +1,5 @@
 """The gateway behind a real socket, and a client that may send any bytes."""
 
-import asyncio
 import contextlib
 import json
 import socket
@@ -138,7 +137,7 @@ def served(settings: Settings) -> Iterator[Served]:
     options = {**OPTIONS, "log_level": "critical", "lifespan": "off"}
     config = uvicorn.Config(with_state, port=0, timeout_graceful_shutdown=20, **options)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
+    thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 10
     while not server.started:

@@ -145,6 +145,35 @@ def test_headers_of_more_than_64_kib_are_431(gateway: Served) -> None:
     assert refused(gateway, gateway.head(path=path, length=0))[0] == 431
 
 
+@pytest.mark.parametrize("first", [1000, 60_000, 66_000, 131_000, 199_000])
+def test_they_are_431_however_they_are_cut(gateway: Served, first: int) -> None:
+    for large in (gateway.head(path=b"/" + b"x" * 200_000), gateway.head(b"X: " + b"x" * 200_000)):
+        with Wire(gateway.port) as wire:
+            wire.send(large[:first])
+            time.sleep(0.05)
+            wire.send(large[first:])
+            answer = wire.answer()
+            assert answer is not None and answer.status == 431
+
+
+@pytest.mark.parametrize("target", [b"http://[", b"http://", b"//", b"a:b:c", b"*"])
+def test_an_address_that_is_none_is_400_or_404(gateway: Served, target: bytes) -> None:
+    with Wire(gateway.port) as wire:
+        for _ in range(2):  # the second time behind a request that was answered
+            wire.send(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % target)
+            answer = wire.answer()
+            assert answer is not None and answer.status in (400, 404)
+            if answer.headers.get("connection") == "close":
+                break
+    with Wire(gateway.port) as wire:
+        wire.send(gateway.head(length=len(EVENT)) + EVENT)
+        answer = wire.answer()
+        assert answer is not None and answer.status == 202
+        wire.send(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % target)
+        answer = wire.answer()
+        assert answer is not None and answer.status in (400, 404)
+
+
 def test_more_than_100_headers_are_431(gateway: Served) -> None:
     assert gateway.post(EVENT, *[b"X: y"] * 90).status == 202
     assert refused(gateway, gateway.head(*[b"X: y"] * 101)) == (431, "headers_too_large")
