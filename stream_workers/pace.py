@@ -1,18 +1,24 @@
-"""Pace: when the packer may write its next small blocks."""
+"""Pace: when the packer may write what it has gathered."""
 
 import time
 from collections.abc import Callable
 
 BURST_S = 0.4
-BUSY_ROWS = 20_000
+FULL_ROWS = 64_000
+"""So many rows never wait: a block of each of four partitions is as large as it may be."""
+BUSY_ROWS_PER_S = 10_000
+BUSY_LINGER_S = 1.0
+LOOK_BACK_S = 0.5
 
 
 class Pace:
-    """Lets blocks go at once after a quiet spell, and no more than so many a second after that.
+    """Lets blocks go at once after a quiet spell, fewer of them in a trickle, large ones when busy.
 
     An INSERT of three rows costs the engine as much as one of a thousand: so a few small events are
     answered in milliseconds, while a steady trickle shares its blocks, waiting `linger_s` at most.
-    A token bucket: each block takes a token, `per_s` come back each second.
+    A token bucket: each block takes a token, `per_s` come back each second. And a row costs half in
+    a block of ten thousand of what it does in one of five (inserted, aggregated and merged), so
+    from BUSY_ROWS_PER_S on blocks wait for FULL_ROWS, BUSY_LINGER_S at most.
     """
 
     def __init__(
@@ -25,6 +31,8 @@ class Pace:
         self._tokens = self._capacity
         self._filled_at = clock()
         self._first_at: float | None = None
+        self._rows = 0
+        self._counted_from = self._went_at = float("-inf")
 
     def may_go(self, rows: int, still_coming: bool) -> bool:
         """Whether what is gathered should be written now.
@@ -36,27 +44,39 @@ class Pace:
         self._fill(now)
         if self._first_at is None:
             self._first_at = now
-        if rows >= BUSY_ROWS:
+        if rows >= FULL_ROWS:
             return True
+        waited = now - self._first_at
+        if self._is_busy(rows, now):
+            return waited >= BUSY_LINGER_S
         if self._tokens >= 1:
-            return not still_coming or now - self._first_at >= 0.005
-        return now - self._first_at >= self._linger_s
+            return not still_coming or waited >= 0.005
+        return waited >= self._linger_s
 
-    def wait_ms(self) -> int:
+    def wait_ms(self, rows: int) -> int:
         """How long to wait for more records before asking again."""
         now = self._clock()
         self._fill(now)
+        waited = now - (self._first_at or now)
+        if self._is_busy(rows, now):
+            return max(1, int((BUSY_LINGER_S - waited) * 1000))
         if self._tokens >= 1:
             return 0
         needed = (1 - self._tokens) / self._per_s
-        left = self._linger_s - (now - (self._first_at or now))
-        return max(1, int(min(needed, left) * 1000))
+        return max(1, int(min(needed, self._linger_s - waited) * 1000))
 
-    def went(self, blocks: int) -> None:
-        """Note that blocks were written."""
-        self._fill(self._clock())
+    def went(self, blocks: int, rows: int) -> None:
+        """Note that blocks were written, of so many rows."""
+        now = self._clock()
+        self._fill(now)
         self._tokens = max(self._tokens - blocks, -self._capacity)
         self._first_at = None
+        self._rows, self._counted_from, self._went_at = rows, self._went_at, now
+
+    def _is_busy(self, rows: int, now: float) -> bool:
+        """Whether rows come fast: those gathered and those of the last blocks, by their time."""
+        seconds = max(now - self._counted_from, LOOK_BACK_S)
+        return (self._rows + rows) / seconds >= BUSY_ROWS_PER_S
 
     def _fill(self, now: float) -> None:
         self._tokens = min(self._capacity, self._tokens + (now - self._filled_at) * self._per_s)

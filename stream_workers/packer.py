@@ -194,7 +194,8 @@ class _Run(ConsumerRebalanceListener):
             await self._raise_failures()
             while self._unopened is not None:
                 await self._open()
-            wait_ms = POLL_MS if not len(self._pool) else self._pace.wait_ms()
+            rows = len(self._pool)
+            wait_ms = self._pace.wait_ms(rows) if rows else POLL_MS
             batches = await self._consumer.getmany(timeout_ms=wait_ms)
             for tp, records in batches.items():
                 self._gather(tp, records)
@@ -274,7 +275,7 @@ class _Run(ConsumerRebalanceListener):
         for partition, block in blocks:
             value = encode(block)
             sends.append(await self._producer.send(self._packer._topic, value, partition=partition))
-        self._pace.went(len(sends))
+        self._pace.went(len(sends), len(pool))
         BLOCKS.inc(len(sends))
         PACKED.inc(len(pool))
         FLUSH_ROWS.observe(len(pool))

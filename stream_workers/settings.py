@@ -50,4 +50,4 @@ class PackerSettings(WorkerSettings):
 
     linger_ms: int = Field(default=400, ge=0)
     blocks_per_s: float = Field(default=20.0, gt=0)
-    batch_bytes: int = Field(default=8 << 20, gt=0)
+    batch_bytes: int = Field(default=16 << 20, gt=0)
