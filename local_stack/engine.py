@@ -54,6 +54,12 @@ CREATE OR REPLACE VIEW system.live_queries AS SELECT * REPLACE (
 """
 
 
+MERGES = "MergeMutate"
+MERGES_NICE = 10
+GIVE_WAY_EVERY_S = 2.0
+"""On a machine with few cores merges make whoever asks wait: half of the slowest answers."""
+
+
 @dataclass(frozen=True)
 class Query:
     """One query as a request asks for it.
@@ -99,6 +105,9 @@ class Engine:
     def __init__(self, folder: Path, memory_mb: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = lock_folder(folder)
+        self._closing = threading.Event()
+        # Begun before the others are confined: they may not look at threads in /proc.
+        threading.Thread(target=self._let_merges_give_way, daemon=True).start()
         confine(folder)
         from chdb import (
             _chdb as chdb,
@@ -123,8 +132,14 @@ class Engine:
         rows = self._first.query(sql, "TSV").bytes().decode().splitlines()
         self.content_types: dict[str, str] = dict(row.split("\t") for row in rows)
 
+    def _let_merges_give_way(self) -> None:
+        """The engine makes their threads when it first merges."""
+        while not self._closing.wait(GIVE_WAY_EVERY_S):
+            give_way(MERGES, MERGES_NICE)
+
     def close(self) -> None:
         """Stop what runs, write down what is in memory, and free the folder."""
+        self._closing.set()
         with contextlib.suppress(RuntimeError):
             self._first.query("KILL QUERY WHERE 1 ASYNC", "Null")
         self._first.close()
@@ -242,6 +257,14 @@ class Engine:
         finally:
             path.unlink(missing_ok=True)
         return summary_of(result)
+
+
+def give_way(threads: str, nice: int) -> None:
+    """Let this process's threads of a name yield to its others, where the system tells of them."""
+    for task in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+            if (task / "comm").read_text().strip() == threads:
+                os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
 
 
 def die_at_once(chdb: Any) -> None:

@@ -53,8 +53,8 @@ CALLERS = re.compile(r"array|map", re.IGNORECASE)
 def confine(folder: Path) -> bool:
     """Confine this process and its future threads to a folder; whether the kernel can.
 
-    Only for a process that has no threads yet, and for good. What it needs from outside must be
-    open: sockets, logs.
+    Threads that it has already stay free. For good; what is needed from outside must be open:
+    sockets, logs.
     """
     scratch = folder / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed

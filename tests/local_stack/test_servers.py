@@ -274,3 +274,31 @@ async def test_what_a_child_left_behind_ends_before_it_is_started_again(tmp_path
         first = (tmp_path / "logs" / "short.log").read_text().split()[0]
         assert told[1] == "short runs again"
         assert await gone(int(first))
+
+
+@pytest.mark.clickhouse
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have names and priorities on Linux")
+async def test_merges_give_way_to_whoever_asks(tmp_path: Path) -> None:
+    settings = stack_settings(tmp_path)
+    async with (
+        Children(tmp_path / "logs") as children,
+        httpx.AsyncClient(base_url=clickhouse_url(settings).rpartition("/")[0]) as http,
+    ):
+        await children.start(clickhouse_child(settings))
+        await http.post("/", content="CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a")
+        for _ in range(20):  # so many parts are merged in the background
+            insert = "INSERT INTO t SELECT number FROM numbers(10)"
+            assert (await http.post("/", content=insert)).status_code == 200
+        pid = children.pids()["clickhouse"]
+        await until(
+            lambda: {nice for name, nice in priorities(pid) if name == "MergeMutate"} == {10}
+        )
+        assert max(nice for name, nice in priorities(pid) if name != "MergeMutate") == 0
+
+
+def priorities(pid: int) -> list[tuple[str, int]]:
+    """The names of a process's threads, and how far they give way."""
+    return [
+        ((task / "comm").read_text().strip(), os.getpriority(os.PRIO_PROCESS, int(task.name)))
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    ]
