@@ -23,9 +23,9 @@ from stream_workers.coverage import Coverage, from_text
 OWNER_RANDOM_BITS = 20
 HOLD_S = 60.0
 """How long a repair keeps counters away, should it die before it says that it is done."""
+HOLD = (1 << OWNER_RANDOM_BITS) - 1
+"""The random bits of an owner number that is a repair's; its moment is when it ends."""
 HELD_POLL_S = 0.2
-AHEAD_S = 10.0
-"""An owner number so far ahead of the clock is a hold; less may be a clock that is fast."""
 SETTLE_TIMEOUT_S = 60.0
 SETTLE_POLL_S = 0.05
 SLOTS_PER_EPOCH = 1 << 16
@@ -60,10 +60,9 @@ class Progress:
     balance: Balance | None = NOTHING
 
 
-def _held_for_s(owner: int) -> float:
-    """How much longer an owner number keeps others away."""
-    ahead_s = (owner >> OWNER_RANDOM_BITS) / 1000 - time.time()
-    return ahead_s if ahead_s > AHEAD_S else 0.0
+def _is_held(owner: int) -> bool:
+    """Whether an owner number is a repair's that goes on."""
+    return owner & HOLD == HOLD and owner >> OWNER_RANDOM_BITS > time.time() * 1000
 
 
 class Store:
@@ -96,13 +95,14 @@ class Store:
         last = self._owner_of(slot)
         if held is not None and last != held:
             raise NotOwner(f"block partition {partition} has another owner")
-        while _held_for_s(last) > 0:
+        patience = time.monotonic() + HOLD_S  # clocks of two machines may differ by hours
+        while _is_held(last) and time.monotonic() < patience:
             log.warning("block partition %d is being repaired: waiting", partition)
             time.sleep(HELD_POLL_S)
             last = self._owner_of(slot)
         # Random below a moment of its own: what `last` had there would make numbers alike.
         moment = max(int(time.time() * 1000), (last >> OWNER_RANDOM_BITS) + 1)
-        owner = moment << OWNER_RANDOM_BITS | secrets.randbits(OWNER_RANDOM_BITS)
+        owner = moment << OWNER_RANDOM_BITS | secrets.randbelow(HOLD)
         self._set_owner(slot, owner)
         self._settle(partition)
         return owner
@@ -110,12 +110,10 @@ class Store:
     def hold(self, partition: int) -> int:
         """Take a partition over for a repair: for HOLD_S nobody counts it, unless released before.
 
-        Returns the owner number; its time lies ahead, and that is what `acquire` waits for. Holding
-        again holds longer. Waits until no insert is under way. Raises TimeoutError.
+        Returns the owner number. Waits until no insert is under way. Raises TimeoutError.
         """
         slot = self._epoch * SLOTS_PER_EPOCH + partition
-        until = int((time.time() + HOLD_S) * 1000) << OWNER_RANDOM_BITS
-        owner = until | secrets.randbits(OWNER_RANDOM_BITS)
+        owner = int((time.time() + HOLD_S) * 1000) << OWNER_RANDOM_BITS | HOLD
         self._set_owner(slot, owner)
         self._settle(partition)
         return owner

@@ -1,6 +1,7 @@
 """What is stored is checked against itself on a real engine: damage shows, and heals."""
 
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,7 @@ from clickhouse_connect.driver import Client
 
 from clickhouse.client import connect
 from schemas.position import position
-from stream_workers.store import Store
+from stream_workers.store import HOLD, Store
 from tests.stream_workers.worlds import HORIZON_MS, Counted, make_catalog, make_feature
 from tests.verification.conftest import BLOCKS, KINDS, count
 from verification.ledger import flaws
@@ -213,3 +214,19 @@ def test_while_it_is_repaired_no_counter_takes_a_partition_over(
     assert taken.wait(5)
     thread.join()
     assert store.progress(0).offset == BLOCKS - 1
+
+
+def test_a_repair_that_died_or_whose_clock_is_fast_keeps_nobody_away_for_long(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_workers.store.HOLD_S", 0.3)
+    store = Store(client, 0)
+    store.hold(0)
+    started = time.monotonic()
+    store.acquire(0)
+    assert 0.2 <= time.monotonic() - started < 5
+    an_hour_ahead = int((time.time() + 3600) * 1000) << 20 | HOLD
+    client.insert("owners", [[0, an_hour_ahead]], column_names=["slot", "owner"])
+    started = time.monotonic()
+    store.acquire(0)
+    assert 0.2 <= time.monotonic() - started < 5
