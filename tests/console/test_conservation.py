@@ -86,7 +86,7 @@ class Pipeline:
             Place(self.epoch, number, counting.offset, NOW + counting.offset),
             lambda keys: [claims.get(key) for key in keys],
             make_catalog(make_feature()),
-            owner=1,
+            owner=0,
             horizon_ms=HORIZON_MS,
             balance=counting.balance,
         )
