@@ -160,7 +160,10 @@ class _Batch:
         parameters["customers"] = ["", *parameters["customers"]]
         cells = []
         upto: Upto = {}
-        rows = client.query(query("usage_states"), parameters, settings=self.limits).result_rows
+        # A few thousand rows of a few customers: a second thread would only have to be waited for.
+        threads = {} if parameters["all_customers"] else {"max_threads": 1}
+        settings = {**self.limits, **threads}
+        rows = client.query(query("usage_states"), parameters, settings=settings).result_rows
         for row in rows:
             if row[0] == "":
                 upto[row[4], row[5]] = row[11]
