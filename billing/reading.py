@@ -160,8 +160,9 @@ class _Batch:
         parameters["customers"] = ["", *parameters["customers"]]
         cells = []
         upto: Upto = {}
-        # A few thousand rows of a few customers: a second thread would only have to be waited for.
-        threads = {} if parameters["all_customers"] else {"max_threads": 1}
+        # A customer's use of one feature is some thousand rows: a second thread is only waited for.
+        few = len(parameters["features"]) <= 2 and not parameters["all_customers"]
+        threads = {"max_threads": 1} if few else {}
         settings = {**self.limits, **threads}
         rows = client.query(query("usage_states"), parameters, settings=settings).result_rows
         for row in rows:
