@@ -137,7 +137,7 @@ def replaced(bytes_max: int) -> Iterator[None]:
         patch.setattr(refill, "RETRY_S", 0.0)
         patch.setattr(store, "SETTLE_POLL_S", 0.0)
         numbers, clock = count_up(), SimpleNamespace(**vars(time) | {"time": lambda: 0.0})
-        patch.setattr(store, "secrets", SimpleNamespace(randbits=lambda _: next(numbers)))
+        patch.setattr(store, "secrets", SimpleNamespace(randbelow=lambda _: next(numbers)))
         patch.setattr(store, "time", clock)
         patch.setitem(packing.Pool.cut.__kwdefaults__ or {}, "bytes_max", bytes_max)
         yield
