@@ -12,6 +12,7 @@ from rich.table import Table
 
 from clickhouse.client import connect
 from clickhouse.queries import query
+from clickhouse.views import UnknownView
 from console.conservation import Gaps
 from console.progress import Progress
 from console.settings import Settings
@@ -91,7 +92,7 @@ def run(*, repair: bool, sample: int, as_json: bool, out: Console, err: Console)
     except repairing.Unrepairable as error:
         err.print(f"Not repaired: {error}", style="red", markup=False)
         return 1
-    except (*NO_ANSWER, NotOwner, TimeoutError) as error:
+    except (*NO_ANSWER, NotOwner, TimeoutError, UnknownView) as error:
         err.print(f"Could not verify: {error}", style="red", markup=False)
         return 2
     if as_json:

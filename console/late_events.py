@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from schemas import resent
 from schemas.catalog import Feature
-from schemas.position import Log, Point, position
+from schemas.position import SLOTS_PER_EPOCH, Log, Point, position
 from schemas.resent import Resent
 from schemas.topics import RESENT
 
@@ -24,7 +24,6 @@ ROW_BYTES = 300
 """What a re-sent event weighs besides its properties, roughly."""
 TIME_MARGIN_MS = 600_000
 """How far the log's clock may have been set back between two blocks of a partition."""
-SLOTS_PER_EPOCH = 1 << 16
 
 
 class Name(NamedTuple):

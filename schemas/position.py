@@ -6,6 +6,8 @@ import msgspec
 
 INDEX_BITS = 20
 INDEX_MASK = (1 << INDEX_BITS) - 1
+SLOTS_PER_EPOCH = 1 << 16
+"""A block partition's slot, as `owners` has it, is its epoch * SLOTS_PER_EPOCH + its number."""
 
 
 class Log(msgspec.Struct, frozen=True, array_like=True, order=True):

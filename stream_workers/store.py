@@ -17,6 +17,7 @@ from clickhouse.queries import query
 from clickhouse.views import states_over
 from schemas.balance import NOTHING, Balance
 from schemas.block import ipc
+from schemas.position import SLOTS_PER_EPOCH
 from stream_workers.claims import pack_all
 from stream_workers.coverage import Coverage, from_text
 
@@ -28,7 +29,6 @@ HOLD = (1 << OWNER_RANDOM_BITS) - 1
 HELD_POLL_S = 0.2
 SETTLE_TIMEOUT_S = 60.0
 SETTLE_POLL_S = 0.05
-SLOTS_PER_EPOCH = 1 << 16
 PAGE_ROWS = 1 << 22
 """Every page may read the whole table again, for rows lie by customer: few pages, large ones."""
 NO_ANSWER = (ClickHouseError, HTTPError, pa.ArrowException, OSError)

@@ -11,9 +11,10 @@ from clickhouse_connect.driver import Client
 
 from clickhouse.queries import query
 from clickhouse.views import states_over
+from schemas.position import SLOTS_PER_EPOCH
 from stream_workers.store import Store
 from verification.ledger import Flaw
-from verification.states import SLOTS, Difference, Key, Scope, parameters_of, reached, rows_of
+from verification.states import Difference, Key, Scope, parameters_of, reached, rows_of
 
 KEYS_AT_ONCE = 1000
 
@@ -47,7 +48,7 @@ def _held(client: Client) -> Iterator[None]:
     held: list[tuple[Store, int, int]] = []
     try:
         for slot in reached(client):
-            epoch, partition = divmod(slot, SLOTS)
+            epoch, partition = divmod(slot, SLOTS_PER_EPOCH)
             store = Store(client, epoch)
             owner = store.hold(partition)
             held.append((store, partition, owner))

@@ -12,10 +12,10 @@ from clickhouse_connect.driver import Client
 
 from clickhouse.queries import query
 from clickhouse.views import states_over
+from schemas.position import SLOTS_PER_EPOCH
 
 ROWS_MAX = 10_000
 """So many differences are told at once."""
-SLOTS = 1 << 16
 CUSTOMERS = "$customers"
 """Stands in the queries for the condition of a scope."""
 Cut = Mapping[int, int]
@@ -113,12 +113,12 @@ def differences(client: Client, scope: Scope) -> list[Difference]:
 def reached(client: Client) -> Cut:
     """Up to where the states are."""
     rows = client.query(query("states_reached")).result_rows
-    return {epoch * SLOTS + partition: offset + 1 for epoch, partition, offset in rows}
+    return {epoch * SLOTS_PER_EPOCH + partition: offset + 1 for epoch, partition, offset in rows}
 
 
 def compare(client: Client, scope: Scope, cut: Cut) -> tuple[list[Difference], Cut]:
     """The states against the rows up to a cut; and the cut that the states are at."""
-    parameters = {**parameters_of(scope, cut), "rows_max": ROWS_MAX + SLOTS}
+    parameters = {**parameters_of(scope, cut), "rows_max": ROWS_MAX + SLOTS_PER_EPOCH}
     made = states_over(client, rows_of(scope))
     found: list[Difference] = []
     seen: dict[int, int] = {}
@@ -134,7 +134,7 @@ def compare(client: Client, scope: Scope, cut: Cut) -> tuple[list[Difference], C
             ]
             found.append(Difference(key, *sides))
         else:
-            seen[epoch * SLOTS + partition] = upto + 1
+            seen[epoch * SLOTS_PER_EPOCH + partition] = upto + 1
     return found[:ROWS_MAX], seen
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
@@ -37,17 +36,10 @@ GRACE = timedelta(hours=1)
 
 
 @pytest.fixture
-def settings(tmp_path: Path, store_url: str, catalog_url: str) -> Settings:
+def settings(settings_with_store: Settings) -> Settings:
     """The console's own invoicing looks once, at the start; from then on tests say when."""
-    return Settings(
-        data_dir=tmp_path,
-        catalog_url=catalog_url,
-        kafka="127.0.0.1:9",
-        clickhouse_url=store_url,
-        catalog_refresh_s=0.05,
-        invoice_grace_s=GRACE.total_seconds(),
-        invoice_every_s=3600,
-    )
+    invoicing = {"invoice_grace_s": GRACE.total_seconds(), "invoice_every_s": 3600}
+    return settings_with_store.model_copy(update=invoicing)
 
 
 @dataclass

@@ -17,7 +17,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from clickhouse.client import InsertFailed
 from schemas.limits import BLOCK_BYTES_MAX
-from stream_workers import claim_store, folding, partition, store
+from schemas.position import SLOTS_PER_EPOCH
+from stream_workers import claim_store, folding, partition
 from stream_workers.claim_store import ClaimStore
 from stream_workers.claims import later
 from stream_workers.counter import Counting
@@ -356,7 +357,7 @@ def a_greater_owner_number_than_the_last_is_let_in(patch: pytest.MonkeyPatch) ->
 @bug("stopped")
 def an_owner_number_is_chosen_twice(patch: pytest.MonkeyPatch) -> None:
     def next_one(self: Store, number: int, held: int | None = None) -> int:
-        slot = self._epoch * store.SLOTS_PER_EPOCH + number
+        slot = self._epoch * SLOTS_PER_EPOCH + number
         owner = self._owner_of(slot) + 1
         self._set_owner(slot, owner)
         self._settle(number)
@@ -368,7 +369,7 @@ def an_owner_number_is_chosen_twice(patch: pytest.MonkeyPatch) -> None:
 @bug("plain", "12:hang")
 def a_partition_is_not_taken_over(patch: pytest.MonkeyPatch) -> None:
     def read(self: Store, number: int, held: int | None = None) -> int:
-        return self._owner_of(self._epoch * store.SLOTS_PER_EPOCH + number)
+        return self._owner_of(self._epoch * SLOTS_PER_EPOCH + number)
 
     patch.setattr(Store, "acquire", read)
 
