@@ -235,9 +235,10 @@ async def test_a_child_that_fails_to_start_says_why(tmp_path: Path) -> None:
 
 
 SUPERVISOR = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from local_stack.children import Child, Children
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background inherit SIG_IGN
 async def main():
     async with Children(Path(sys.argv[1]), print) as children:
         for name in ("one", "two"):
