@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from ingest_gateway import metrics
 from ingest_gateway.errors import LogUnavailable
 from ingest_gateway.settings import Settings
+from schemas.failpoint import failpoint
 from schemas.limits import MESSAGE_BYTES_MAX
 from schemas.topics import GATEWAY_EVENTS
 
@@ -189,9 +190,12 @@ class Log:
         batch.close()
         partition = self._next_partition(producer)
         async with asyncio.timeout_at(self._deadline(group[0].since)):
+            failpoint("gateway.sending")
             sent = await producer.send_batch(batch, self._topic, partition=partition)
             sent.add_done_callback(_look_at)
+            failpoint("gateway.sent")
             acked = await sent
+            failpoint("gateway.acked")
         metrics.append_seconds.observe(time.monotonic() - group[0].since)
         base = acked.offset
         for index, each in enumerate(group):

@@ -16,6 +16,7 @@ class Places(BaseSettings):
     kafka           Bootstrap servers, "host:port[,host:port]".
     clickhouse_url  HTTP interface, "http://user:password@host:port/database".
     catalog_url     SQLAlchemy URL of the catalog; empty: SQLite in `data_dir`.
+    failpoints      Folder of schemas/failpoint.py; empty: there are no failpoints.
     """
 
     model_config = SettingsConfigDict(env_prefix="TALLYLOG_", frozen=True, extra="ignore")
@@ -24,6 +25,7 @@ class Places(BaseSettings):
     kafka: str = "127.0.0.1:19092"
     clickhouse_url: str = "http://127.0.0.1:18123/tallylog"
     catalog_url: str = ""
+    failpoints: str = ""
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$")
 
     @property

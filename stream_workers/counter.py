@@ -21,8 +21,9 @@ from prometheus_client import Counter, Gauge, Histogram
 from catalog.database import Catalog
 from catalog.follower import Follower
 from clickhouse.client import Inserts, connect
+from schemas.failpoint import failpoint
 from schemas.limits import MESSAGE_BYTES_MAX
-from schemas.topics import COUNTER_GROUP, block_topic
+from schemas.topics import block_topic, counter_group
 from stream_workers.monitor import serve_monitor
 from stream_workers.partition import Partition, Parts
 from stream_workers.settings import WorkerSettings
@@ -172,6 +173,7 @@ class _Lane:
                     self._busy_since = None
                 # Any other offset is from before a rebalance: the right ones come after it.
                 event.ack()
+                failpoint("counter.acked")
         except Exception:
             log.exception("block partition %s failed", label)
             end_process()
@@ -212,7 +214,7 @@ def create_app(settings: WorkerSettings, counting: Counting) -> faust.App:
     folder = settings.data_dir.absolute() / "faust" / settings.worker
     folder.mkdir(parents=True, exist_ok=True)
     app = faust.App(
-        COUNTER_GROUP if settings.block_epoch == 0 else f"{COUNTER_GROUP}.{settings.block_epoch}",
+        counter_group(settings.block_epoch),
         broker=f"kafka://{settings.kafka.replace(',', ';kafka://')}",
         datadir=str(folder),
         store="memory://",

@@ -9,7 +9,7 @@ import logging
 import re
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -22,6 +22,7 @@ from catalog.database import Catalog, CatalogUnavailable
 from catalog.follower import Follower
 from schemas.block import encode
 from schemas.census import rows_due
+from schemas.failpoint import failpoint
 from schemas.limits import FUTURE_MS_MAX, MESSAGE_BYTES_MAX
 from schemas.position import Log
 from schemas.topics import (
@@ -34,6 +35,7 @@ from schemas.topics import (
     RESENT,
     block_topic,
 )
+from stream_workers.counting_lag import CountingLag
 from stream_workers.epochs import Bookmark, open_epochs
 from stream_workers.monitor import ROWS, serve_monitor
 from stream_workers.pace import Pace
@@ -69,8 +71,16 @@ class Packer:
     flushes may be under way; they are acknowledged and committed in order.
     """
 
-    def __init__(self, settings: PackerSettings, partitions: int, follower: Follower) -> None:
+    def __init__(
+        self,
+        settings: PackerSettings,
+        partitions: int,
+        follower: Follower,
+        lag_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`lag_s` says how long blocks have waited for the counter."""
         self._settings = settings
+        self._lag_s = lag_s
         self._partitions = partitions
         self._follower = follower
         self._topic = block_topic(settings.block_epoch)
@@ -137,7 +147,8 @@ class _Run(ConsumerRebalanceListener):
         self._packer = packer
         self._consumer = consumer
         self._producer = producer
-        self._pace = Pace(packer._settings.blocks_per_s, packer._settings.linger_ms / 1000)
+        settings = packer._settings
+        self._pace = Pace(settings.blocks_per_s, settings.linger_ms / 1000, lag_s=packer._lag_s)
         self._starts: dict[tuple[int, Log], int] = {}
         self._flushing = asyncio.Lock()
         self._failure: BaseException | None = None
@@ -260,6 +271,7 @@ class _Run(ConsumerRebalanceListener):
                 await self._cut_and_send()
 
     async def _cut_and_send(self) -> None:
+        failpoint("packer.read")
         pool, reached, starts = self._pool, self._reached, self._starts
         self._pool, self._reached = Pool(), {}
         started = time.monotonic()
@@ -275,6 +287,7 @@ class _Run(ConsumerRebalanceListener):
         for partition, block in blocks:
             value = encode(block)
             sends.append(await self._producer.send(self._packer._topic, value, partition=partition))
+            failpoint("packer.sending")
         self._pace.went(len(sends), len(pool))
         BLOCKS.inc(len(sends))
         PACKED.inc(len(pool))
@@ -297,6 +310,7 @@ class _Run(ConsumerRebalanceListener):
             if before is not None:
                 await asyncio.shield(before)
             await asyncio.gather(*sends)
+            failpoint("packer.sent")
             if reached:
                 await self._consumer.commit(
                     {
@@ -304,6 +318,7 @@ class _Run(ConsumerRebalanceListener):
                         for tp, bookmark in reached.items()
                     }
                 )
+                failpoint("packer.committed")
         except BaseException as error:
             self._failure = self._failure or error
             raise
@@ -388,14 +403,17 @@ async def pack(settings: PackerSettings) -> None:
     partitions = await ensure_topics(settings)
     follower = Follower(Catalog(settings.catalog))
     await asyncio.to_thread(follower.refresh)
-    packer = Packer(settings, partitions, follower)
+    lag = CountingLag()
+    packer = Packer(settings, partitions, follower, lambda: lag.seconds)
+    following = asyncio.create_task(lag.follow(settings, partitions))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, packer.stop)
     loop.add_signal_handler(signal.SIGUSR1, _show_tasks)
     monitor = asyncio.create_task(serve_monitor(settings.monitor_port, lambda: packer.troubles))
     await packer.run()
-    monitor.cancel()
+    for task in (monitor, following):
+        task.cancel()
 
 
 def run(settings: PackerSettings) -> None:

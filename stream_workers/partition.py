@@ -20,6 +20,7 @@ from catalog.snapshot import Snapshot
 from clickhouse.client import InsertFailed, Inserts
 from schemas.balance import NOTHING
 from schemas.block import COLUMNS, VERSION, Block, DeadLetter, UnreadableBlock, decode, ipc
+from schemas.failpoint import failpoint
 from schemas.position import Log, position
 from schemas.topics import block_topic
 from stream_workers.claim_store import ClaimStore
@@ -84,6 +85,7 @@ class Partition:
         """
         store = self._parts.store
         self._owner = store.acquire(self.number)
+        failpoint("counter.owned")
         progress = store.mend(self.number, self._owner)
         self._coverage = progress.coverage
         self._balance = progress.balance or store.opening_balance(self.number)
@@ -115,12 +117,16 @@ class Partition:
         block = read_block(value, place)
         catalog = await self._catalog_at(block.catalog_version)
         stored = await self._stored_claims(block, place)
+        failpoint("counter.read")
         loop, core = asyncio.get_running_loop(), self._parts.core
         folded = await loop.run_in_executor(core, self._fold, block, place, catalog, stored)
+        failpoint("counter.folded")
         await self._insert(folded.rows, offset)
+        failpoint("counter.inserted")
         INGEST_DELAY.observe_all((time.time() * 1000 - folded.received) / 1000)
         BLOCK_ROWS.observe(folded.rows.num_rows)
         await loop.run_in_executor(core, self._claim, place, folded)
+        failpoint("counter.claimed")
         self._coverage, self._balance = folded.coverage, folded.balance
         self.next_offset = offset + 1
         return folded.tally
@@ -219,6 +225,7 @@ class Partition:
         def mended() -> Progress:
             store = self._parts.store
             self._owner = store.acquire(self.number, self._owner)
+            failpoint("counter.doubted")
             return store.mend(self.number, self._owner)
 
         reached = (await self._ask(mended)).offset
