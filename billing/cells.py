@@ -28,6 +28,8 @@ class Cell:
     value_sum, time_sum  Σ v and Σ v·t.
     value_max, last      The greatest v, and the last event.
     texts                The distinct values, where they are at hand.
+    greatest             (start, greatest v) of each of its spans, where it has several that a
+                         bucketed MAX must tell apart; else it is one.
     """
 
     at: int
@@ -38,6 +40,7 @@ class Cell:
     value_max: Decimal = ZERO
     last: Last = ()
     texts: frozenset[str] = frozenset()
+    greatest: tuple[tuple[int, Decimal], ...] = ()
 
 
 _NOTHING = Cell(0, "", 0)
@@ -148,8 +151,9 @@ def _parts(measure: Measure, cells: Sequence[Cell]) -> tuple[Part, ...]:
     firsts, steps = bucket_runs(measure)
     greatest: dict[tuple[int, str], Decimal] = {}
     for cell in cells:
-        run = bisect_right(firsts, cell.at) - 1
-        bucket = cell.at - (cell.at - firsts[run]) % steps[run]
-        place = (bucket, cell.group)
-        greatest[place] = max(greatest.get(place, cell.value_max), cell.value_max)
+        for at, value in cell.greatest or ((cell.at, cell.value_max),):
+            run = bisect_right(firsts, at) - 1
+            bucket = at - (at - firsts[run]) % steps[run]
+            place = (bucket, cell.group)
+            greatest[place] = max(greatest.get(place, value), value)
     return tuple(Part(*place, value) for place, value in sorted(greatest.items()))

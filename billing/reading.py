@@ -126,9 +126,7 @@ class _Batch:
     """Measures that are read together."""
 
     def __init__(self, measures: Sequence[Measure], rows_max: int | None) -> None:
-        self.limits: dict[str, Any] = {}
-        if rows_max is not None:
-            self.limits = {"max_result_rows": rows_max, "result_overflow_mode": "throw"}
+        self.rows_max = rows_max
         self.account = measures[0].feature.account
         customers = {each.customer for each in measures}
         if any(each.feature.account != self.account for each in measures):
@@ -146,13 +144,15 @@ class _Batch:
     def read_states(self, client: Client) -> tuple[list[tuple[tuple[str, str], Cell]], Upto]:
         """The cells of whole spans, and the markers."""
         fine = [feature for (feature, _), series in self.series.items() if series.is_fine]
-        hours: set[int] = set()
+        edges: set[int] = set()
         for series in self.series.values():
-            for cut in () if series.is_fine else series.cuts:
-                hours |= {cut // HOUR_MS, -(-cut // HOUR_MS)}
+            length = series.span_ms if series.is_fine else HOUR_MS
+            for cut in series.cuts:
+                edges |= {cut - cut % length, cut + -cut % length}
         parameters = self._whose(self.series) | {
-            "cuts": sorted(min(hour * 3600, _SECONDS_MAX) for hour in hours) or [0],
+            "cuts": sorted(min(edge // SECOND_MS, _SECONDS_MAX) for edge in edges),
             "fine": fine,
+            "rows_max": self.rows_max or 0,
             "start": min(s.start for s in self.series.values()) // SECOND_MS,
             "end": min(max(s.end for s in self.series.values()) // SECOND_MS, _SECONDS_MAX),
         }
@@ -163,8 +163,7 @@ class _Batch:
         # A customer's use of one feature is some thousand rows: a second thread is only waited for.
         few = len(parameters["features"]) <= 2 and not parameters["all_customers"]
         threads = {"max_threads": 1} if few else {}
-        settings = {**self.limits, **threads}
-        rows = client.query(query("usage_states"), parameters, settings=settings).result_rows
+        rows = client.query(query("usage_states"), parameters, settings=threads).result_rows
         for row in rows:
             if row[0] == "":
                 upto[row[4], row[5]] = row[11]
@@ -172,7 +171,12 @@ class _Batch:
             place, at = (row[0], row[1]), row[2] * SECOND_MS
             known = self.series.get(place)
             if known is not None and at not in known.divided:
-                cells.append((place, _cell(at, row[3], *row[6:10], tuple(row[10].values()))))
+                greatest = tuple(
+                    (start * SECOND_MS, Decimal(value))
+                    for start, value in zip(row[13], row[14], strict=True)
+                )
+                cell = _cell(at, row[3], *row[6:10], row[10].values(), greatest=greatest)
+                cells.append((place, cell))
         return cells, upto
 
     def read_events(self, client: Client, upto: Upto) -> list[tuple[tuple[str, str], Cell]]:
@@ -188,7 +192,10 @@ class _Batch:
         parameters = self._whose(chosen) | self._divided(chosen, upto)
         parameters["cuts"] = sorted(cuts)
         cells = []
-        rows = client.query(query("usage_events"), parameters, settings=self.limits).result_rows
+        limits: dict[str, Any] = {}
+        if self.rows_max is not None:
+            limits = {"max_result_rows": self.rows_max, "result_overflow_mode": "throw"}
+        rows = client.query(query("usage_events"), parameters, settings=limits).result_rows
         for row in rows:
             place, at = (row[0], row[1]), row[2]
             known = chosen.get(place)
@@ -265,10 +272,19 @@ class _Batch:
         }
 
 
-def _cell(at: int, group: str, count: int, *sums: Any) -> Cell:
+def _cell(
+    at: int, group: str, count: int, *sums: Any, greatest: tuple[tuple[int, Decimal], ...] = ()
+) -> Cell:
     value_sum, time_sum, value_max, last = sums
     return Cell(
-        at, group, count, Decimal(value_sum), Decimal(time_sum), Decimal(value_max), tuple(last)
+        at,
+        group,
+        count,
+        Decimal(value_sum),
+        Decimal(time_sum),
+        Decimal(value_max),
+        tuple(last),
+        greatest=greatest,
     )
 
 
