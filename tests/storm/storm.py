@@ -1,0 +1,194 @@
+"""A storm: faults upon a Tallylog under load, and after every few of them a judgement."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.e2e.running import Tallylog, tallylog_up
+from tests.storm.events import World, now
+from tests.storm.faults import Disks, Faults
+from tests.storm.journal import Journal
+from tests.storm.judge import Findings, Judge
+from tests.storm.load import Load
+from tests.storm.parts import Parts
+from tests.storm.plan import Fault, plan
+from tests.storm.probe import Probe, Recovery
+
+FAULTS_A_ROUND = 8
+WARM_UP_S = 2.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What kind of storm.
+
+    seed       Decides faults, their moments, and what is sent.
+    minutes    No round begins after so many; 0: `faults` decides alone.
+    faults     No round begins after so many; 0: `minutes` decides alone.
+    kinds      Of plan.KINDS.
+    session_s  After how long without a heartbeat a worker is given up.
+    pace       How much load: 1 is about 250 events a second.
+    """
+
+    seed: int
+    minutes: float
+    faults: int
+    kinds: Sequence[str]
+    session_s: float
+    pace: float = 1.0
+
+
+@dataclass(frozen=True)
+class Struck:
+    """A fault, whether it hit, and how long it took to get over it."""
+
+    fault: Fault
+    hit: bool
+    recovery: Recovery
+
+
+@dataclass
+class Outcome:
+    """What a storm did, and what it found."""
+
+    options: Options
+    struck: list[Struck] = field(default_factory=list)
+    rounds: int = 0
+    sends: Counter[str] = field(default_factory=Counter)
+    findings: Findings = field(default_factory=Findings)
+    seconds: float = 0.0
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Kinds of fault that this machine doesn't allow, and why."""
+    failure: str = ""
+    """Why it could not be ended."""
+
+    @property
+    def kills(self) -> Counter[str]:
+        """By part, how often it was killed with SIGKILL."""
+        return Counter(part for each in self.struck if each.hit for part in each.fault.killed)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A running Tallylog with everything that a storm needs."""
+
+    tallylog: Tallylog
+    world: World
+    journal: Journal
+    parts: Parts
+    faults: Faults
+    load: Load
+    probe: Probe
+    judge: Judge
+
+
+@contextmanager
+def prepared(folder: Path, options: Options, left_out: dict[str, str]) -> Iterator[Field]:
+    """Start a Tallylog, its features and the producers, who wait."""
+    failpoints = folder / "failpoints"
+    failpoints.mkdir(parents=True)
+    env = {
+        "TALLYLOG_SESSION_TIMEOUT_S": str(options.session_s),
+        "TALLYLOG_FAILPOINTS": str(failpoints),
+    }
+    with ExitStack() as stack:
+        disks = Disks(folder / "data")
+        if "full" in options.kinds:
+            stack.enter_context(disks)
+            if disks.why_not:
+                left_out["full"] = disks.why_not
+        tallylog = stack.enter_context(tallylog_up(folder, env=env))
+        world, journal = World(options.seed, now()), Journal()
+        parts = Parts(tallylog, options.session_s)
+        faults = Faults(tallylog, parts, disks, failpoints)
+        judge = Judge(tallylog, world, journal)
+        probe = Probe(tallylog, world, journal)
+        stack.callback(probe.close)
+        load = stack.enter_context(Load(tallylog, world, journal, options.pace))
+        yield Field(tallylog, world, journal, parts, faults, load, probe, judge)
+
+
+def storm(folder: Path, options: Options, tell: Callable[[str], None]) -> Outcome:
+    """Run one in a folder, telling line by line what happens.
+
+    Ends early when something is wrong: the folder has the journal then, beside the logs.
+    """
+    outcome = Outcome(options)
+    started = time.monotonic()
+    with prepared(folder, options, outcome.left_out) as field_:
+        tell(f"Tallylog runs in {field_.tallylog.data_dir}")
+        for kind, why in outcome.left_out.items():
+            tell(f"left out: {kind}, for {why}")
+        kinds = [kind for kind in options.kinds if kind not in outcome.left_out]
+        faults = plan(options.seed, kinds, options.session_s)
+        try:
+            while goes_on(outcome, time.monotonic() - started):
+                _round(field_, faults, outcome, tell)
+            findings = field_.judge.look_at_all()
+            findings.differing = outcome.findings.differing + findings.differing
+            findings.asked += outcome.findings.asked
+            outcome.findings = findings
+        except Exception as error:
+            outcome.failure = f"{type(error).__name__}: {error}"
+        outcome.sends = field_.journal.outcomes
+        outcome.seconds = time.monotonic() - started
+        if outcome.failure or not outcome.findings.well:
+            field_.journal.write(folder / "journal.jsonl")
+            field_.journal.contents(folder / "wrong.jsonl", outcome.findings.names)
+    return outcome
+
+
+def goes_on(outcome: Outcome, seconds: float) -> bool:
+    """Whether there is another round."""
+    options = outcome.options
+    done = options.faults and len(outcome.struck) >= options.faults
+    late = options.minutes and seconds > options.minutes * 60
+    return not done and not late and outcome.findings.well
+
+
+def _round(
+    field_: Field, faults: Iterator[Fault], outcome: Outcome, tell: Callable[[str], None]
+) -> None:
+    """Some faults under load, then rest and judgement."""
+    outcome.rounds += 1
+    field_.probe.begin(outcome.rounds)
+    with field_.load.on(outcome.rounds):
+        time.sleep(WARM_UP_S)
+        for _ in range(FAULTS_A_ROUND):
+            fault = next(faults)
+            time.sleep(fault.after_s)
+            hit = field_.faults.strike(fault)
+            recovery = field_.probe.wait(time.monotonic())
+            outcome.struck.append(Struck(fault, hit, recovery))
+            tell(_line(outcome, fault, hit, recovery))
+            if outcome.options.faults and len(outcome.struck) >= outcome.options.faults:
+                break
+    judging = time.monotonic()
+    found = field_.judge.look(outcome.rounds)
+    tell(
+        f"round {outcome.rounds}: {sum(field_.journal.outcomes.values())} sent,"
+        f" {found.lost} lost, {found.doubled} doubled, {len(found.differing)} differ"
+        f" ({time.monotonic() - judging:.1f} s)"
+    )
+    for line in found.differing[:10]:
+        tell(f"  {line}")
+    found.asked += outcome.findings.asked
+    outcome.findings = found
+
+
+def _line(outcome: Outcome, fault: Fault, hit: bool, recovery: Recovery) -> str:
+    what = f"{fault.kind} {fault.name or fault.part}"
+    if fault.stops:
+        what += " (stopped)"
+    if fault.lasts_s:
+        what += f" for {fault.lasts_s:.1f} s"
+    if fault.beside:
+        what += f" and kill {fault.beside}"
+    missed = "" if hit else ", nobody came by"
+    return (
+        f"{len(outcome.struck):4} {what}{missed}: 202 after {recovery.answered:.1f} s,"
+        f" counted after {recovery.counted:.1f} s"
+    )
