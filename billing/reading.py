@@ -190,7 +190,8 @@ class _Batch:
                 cuts |= {span, span + series.span_ms}
             cuts |= {cut for cut in series.cuts if cut % series.span_ms}
         parameters = self._whose(chosen) | self._divided(chosen, upto)
-        parameters["cuts"] = sorted(cuts)
+        # What lies in the first hour, but before its first divided span, is a piece of its own.
+        parameters["cuts"] = sorted(cuts | {parameters["start"]})
         cells = []
         limits: dict[str, Any] = {}
         if self.rows_max is not None:

@@ -1,6 +1,6 @@
 -- usage_events: the counted events of some features and customers in some hours, cut into pieces, up to some markers.
 -- Why    A cut that divides a span of the states: the two sides of that span are told apart by its events.
--- Pieces An event is in the piece of the last of `cuts` (ms) that is not after it.
+-- Pieces An event is in the piece of the last of `cuts` (ms) that is not after it; the first is not after `start`.
 -- Reads  events of `hours`, by the primary key, or of all of [start, end) (ms) when those are too many (`all_hours`); of
 --        blocks up to `upto` in the partitions of `slots` (epoch * 65536 + partition), as the states had them.
 -- Answer As usage_states, without markers.

@@ -266,6 +266,18 @@ def test_hours_of_a_zone_may_divide_the_spans_of_the_states(store: Client) -> No
     assert measured.quantities[over(rule, 0, 60)].shown == 2
 
 
+def test_what_an_hour_holds_before_its_divided_span_stays_outside(store: Client) -> None:
+    rule = Rule(uuid4().hex, "e", "MAX", "n", bucket_size="15MIN")
+    put(
+        store, rule, sent(rule.account, [10], n=Decimal(7)) + sent(rule.account, [50], n=Decimal(2))
+    )
+    late = over(rule, 30, 55)  # divides the span from 45 minutes past
+    assert measure(store, [late]).parts[late] == (Part(to_ms(NOON) + 45 * 60_000, "", Decimal(2)),)
+    early = over(rule, 20, 40)
+    measured = measure(store, [early, late])
+    assert [measured.quantities[each].shown for each in (early, late)] == [0, 2]
+
+
 def test_customers_of_one_batch_are_kept_apart(store: Client) -> None:
     rule = Rule(uuid4().hex, "e", "COUNT")
     put(store, rule, sent(rule.account, [1, 2, 61]) + sent(rule.account, [3], customer="c2"))
