@@ -7,6 +7,7 @@ read.
 """
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +18,15 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import (
+    DisconnectionError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    TimeoutError,
+)
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 from ulid import ULID
 
 from catalog.tables import CatalogVersion, Change, EntityTable
@@ -29,6 +37,14 @@ T = TypeVar("T")
 Row = TypeVar("Row", bound=EntityTable)
 BUSY_TIMEOUT_S = 15
 """How long a SQLite writer waits for another."""
+POSTGRESQL = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""Of libpq: a machine that has vanished is noticed within some ten seconds."""
 
 
 class CatalogUnavailable(ServiceUnavailable):
@@ -151,22 +167,67 @@ def open_engine(url: str) -> Engine:
     """An engine for the URL; the folder of an SQLite file is made where it is missing."""
     place = make_url(url)
     if place.get_backend_name() != "sqlite":
-        return create_engine(place, pool_pre_ping=True, connect_args={"connect_timeout": 5})
-    if place.database:
-        Path(place.database).parent.mkdir(parents=True, exist_ok=True)
+        return create_engine(place, pool_pre_ping=True, connect_args=POSTGRESQL)
     engine = create_engine(place, connect_args={"timeout": BUSY_TIMEOUT_S})
+    if place.database:
+        file = Path(place.database)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _keep_to_file(engine, file)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
+def _keep_to_file(engine: Engine, file: Path) -> None:
+    """Notice that the file of an SQLite catalog is gone, or is another one.
+
+    Else open connections would go on with a file that was moved away, and new ones with an empty
+    file in its place.
+    """
+    met = False
+
+    def refuse_empty_file(*_: object) -> None:
+        if met and not file.exists():
+            raise sqlite3.OperationalError(f"{file} is gone")
+
+    def note_file(_connection: object, record: ConnectionPoolEntry) -> None:
+        nonlocal met
+        met = True
+        record.info["file"] = _identity(file)
+
+    def look_at_file(_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
+        if record.info["file"] != _identity(file):
+            raise DisconnectionError(f"{file} is not the file that it was")
+
+    event.listen(engine, "do_connect", refuse_empty_file)
+    event.listen(engine, "connect", note_file)
+    event.listen(engine, "checkout", look_at_file)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Which file it is; None when it is gone."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    """Transactions are ours to begin; readers don't wait for the writer; references hold."""
+    """Transactions are ours to begin; readers don't wait for the writer; references hold.
+
+    And every letter has a lower case: SQLite's own `lower` knows those of ASCII.
+    """
     connection.isolation_level = None
+    connection.create_function("lower", 1, _lower, deterministic=True)
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys = ON")
     _switch_to_wal(cursor)
     cursor.close()
+
+
+def _lower(text: str | None) -> str | None:
+    return None if text is None else text.lower()
 
 
 def _switch_to_wal(cursor: Any) -> None:

@@ -60,6 +60,17 @@ def test_customers_are_found_by_what_they_are(catalog: Catalog) -> None:
     assert second.name == "b"
 
 
+@pytest.mark.parametrize("part", ["Ünï", "ünï", "ÜNÏ", "CÖ_D", "100%"])
+def test_a_part_of_a_name_is_found_whatever_its_case_and_alphabet(
+    catalog: Catalog, part: str
+) -> None:
+    found = make(catalog, "a", name="Ünïcö_de 100%")
+    make(catalog, "b", name="unicode 100")
+    with catalog.reading() as session:
+        page = customers.search(session, "acme", CustomerSearch(name_contains=part))
+    assert [customer.id for customer in page.items] == [found.id]
+
+
 def test_an_unknown_customer_is_named_in_the_documented_words(catalog: Catalog) -> None:
     with catalog.reading() as session, pytest.raises(NotFound) as refused:
         customers.get_external(session, "acme", "invalid_id")
