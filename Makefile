@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: run test setup lock lint format bench clean
+.PHONY: run test setup lock lint format bench storm clean
 
 run: setup            ## start everything, play the demo, stay up (ARGS=--exit ends after the table)
 	$(BIN)/tallylog demo $(ARGS)
@@ -33,6 +33,9 @@ format: setup
 
 bench: setup          ## events/s of the hot path, next to a plain insert in the same run
 	$(BIN)/python -m benchmarks $(ARGS)
+
+storm: setup          ## kills and faults under load, then every count compared (docs/RELIABILITY.md)
+	$(BIN)/python -m tests.storm $(ARGS)
 
 lock:                 ## resolve the lock again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --extra dev --no-emit-index-url --no-header --quiet \

@@ -1,38 +1,127 @@
 """`make storm`: hurts the parts of a Tallylog under load, and sees whether it counts right."""
 
+import json
 import logging
+import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from tests.storm import page, report
+from tests.storm.figures import Figure
 from tests.storm.plan import KINDS
-from tests.storm.storm import Options, storm
+from tests.storm.storm import Options, Outcome, storm
 
 out = Console(highlight=False)
 
 
 def main(
     seed: Annotated[int, typer.Option(help="Decides all that is left to chance.")] = 1,
-    minutes: Annotated[float, typer.Option(help="How long; 0: --count decides.")] = 0,
-    count: Annotated[int, typer.Option(help="How many faults; 0: --minutes decides.")] = 24,
+    minutes: Annotated[float, typer.Option(help="For so long; 0: --count decides.")] = 0,
+    count: Annotated[int, typer.Option(help="So many faults; 0: --minutes decides.")] = 0,
     faults: Annotated[str, typer.Option(help=f"Of {','.join(KINDS)}.")] = ",".join(KINDS),
     session: Annotated[float, typer.Option(help="Session timeout of workers, s.")] = 4.0,
+    pace: Annotated[float, typer.Option(help="Load: 1 is about 250 events/s.")] = 1.0,
+    zombies: Annotated[int, typer.Option(help="Make so many zombies of a counter.")] = 0,
+    lost_state: Annotated[int, typer.Option(help="Lose the counter's disk so often.")] = 0,
+    render: Annotated[bool, typer.Option(help="Only make the page of its figures.")] = False,
+    write: Annotated[bool, typer.Option(help="Keep the figures for docs/RELIABILITY.md.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
 ) -> None:
-    """Run a storm."""
+    """Run a storm, or what is asked for instead; end with status 1 if anything is wrong."""
     logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # the engine dies often
+    results = page.read()
+    if render:
+        page.write(results)
+        return
     kinds = faults.split(",")
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(KINDS)}")
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise typer.BadParameter(f"--faults: {unknown[0]} is none of {', '.join(KINDS)}")
+    options = Options(seed, minutes, count, kinds, session, pace)
+    outcomes: list[Outcome] = []
+    if zombies:
+        outcomes.append(run(replace(options, kinds=("zombie",), faults=zombies, minutes=0)))
+        results = page.with_figures(results, [_zombies(outcomes[-1])])
+    if lost_state:
+        special = ("forget", "older")
+        outcomes.append(run(replace(options, kinds=special, faults=lost_state, minutes=0)))
+        results = page.with_figures(results, _lost_state(outcomes[-1]))
+    if not outcomes or minutes or count:
+        if not (minutes or count):
+            options = replace(options, faults=24)
+        outcomes.append(run(options))
+        results = page.with_storm(results, report.document(outcomes[-1]))
+    if json_file is not None:
+        documents = [report.document(each) for each in outcomes]
+        json_file.write_text(json.dumps(documents, indent=1) + "\n")
+    if write:
+        page.write(results)
+    sys.exit(not all(report.passed(each) for each in outcomes))
+
+
+def run(options: Options) -> Outcome:
+    """One storm, told as it goes on; its folder stays when something is wrong."""
     folder = Path(tempfile.mkdtemp(prefix="tallylog-storm-"))
-    options = Options(seed, minutes, count, kinds, session)
-    outcome = storm(folder, options, out.print)
-    out.print(outcome.kills, outcome.findings, outcome.sends, outcome.failure, outcome.seconds)
-    sys.exit(not outcome.findings.well or bool(outcome.failure))
+    outcome = storm(folder, options, out)
+    out.print(report.shown(outcome))
+    if outcome.failure:
+        out.print(f"It could not be ended: {outcome.failure}", style="red", markup=False)
+    if report.passed(outcome):
+        shutil.rmtree(folder)
+        out.print(f"All is well, {outcome.seconds:.0f} s", style="green")
+    else:
+        out.print(f"Logs and journal are in {folder}", style="red")
+    return outcome
+
+
+def _zombies(outcome: Outcome) -> Figure:
+    hit, session_s = _hits(outcome, "zombie"), outcome.options.session_s
+    return Figure(
+        "Zombies",
+        f"a counter stopped for {2 * session_s:g} s, twice the session timeout, under load, while"
+        " another takes its partitions, then continued",
+        "20 times: 0 lost, 0 doubled",
+        f"{hit} times: {_found(outcome)}",
+        hit >= 20 and report.passed(outcome),
+    )
+
+
+def _lost_state(outcome: Outcome) -> Sequence[Figure]:
+    whats = {
+        "forget": "a counter killed under load, all claims on its disk deleted",
+        "older": "a counter killed under load, an older copy of its claims put back",
+    }
+    return [
+        Figure(
+            "Lost state",
+            what,
+            "0 lost, 0 doubled",
+            f"{_hits(outcome, kind)} times: {_found(outcome)}",
+            report.passed(outcome),
+        )
+        for kind, what in whats.items()
+    ]
+
+
+def _hits(outcome: Outcome, kind: str) -> int:
+    return sum(each.hit and each.fault.kind == kind for each in outcome.struck)
+
+
+def _found(outcome: Outcome) -> str:
+    findings, rows = outcome.findings, sum(outcome.findings.verdicts.values())
+    if outcome.failure:
+        return outcome.failure
+    slowest = max((each.recovery.counted for each in outcome.struck), default=0.0)
+    return (
+        f"{findings.lost} lost, {findings.doubled} doubled, {len(findings.differing)} differing of"
+        f" {rows:,} rows; counted again after at most {slowest:.1f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Faults carried out on real processes."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -14,6 +15,10 @@ from tests.storm.parts import Parts
 from tests.storm.plan import FOLDERS, Fault
 
 HIT_S = 15.0
+JOINS_S = 3.0
+"""How long a guest has to join."""
+ZOMBIE_S = 2.0
+"""How long it stays when the zombie is back."""
 SLOW_STOPPED_S, SLOW_RUNS_S = 0.15, 0.05
 """A slow part runs a quarter of the time."""
 FOLDER_BYTES = 4 << 30
@@ -94,6 +99,9 @@ class Faults:
             "rebalance": self._rebalance,
             "slow": self._slow,
             "full": self._full,
+            "zombie": self._zombie,
+            "forget": self._forget,
+            "older": self._older,
         }
         try:
             return deeds[fault.kind](fault)
@@ -141,6 +149,37 @@ class Faults:
         with self._parts.guest(fault.part):
             time.sleep(fault.lasts_s)
         return True
+
+    def _zombie(self, fault: Fault) -> bool:
+        with self._parts.guest("counter"):
+            time.sleep(JOINS_S)
+            hit = self._failpoint(fault) if fault.name else self._stop(fault)
+            time.sleep(ZOMBIE_S)
+        return hit
+
+    def _forget(self, fault: Fault) -> bool:
+        claims = self._claims
+        self._parts.find("counter").kill()
+        claims.rename(claims.with_suffix(".gone"))  # before it is started again
+        shutil.rmtree(claims.with_suffix(".gone"))
+        return True
+
+    def _older(self, fault: Fault) -> bool:
+        claims, older = self._claims, self._claims.with_suffix(".older")
+        victim = self._parts.find("counter")
+        victim.suspend()
+        shutil.copytree(claims, older)
+        victim.resume()
+        time.sleep(fault.lasts_s)
+        self._parts.find("counter").kill()
+        claims.rename(claims.with_suffix(".gone"))
+        older.rename(claims)
+        shutil.rmtree(claims.with_suffix(".gone"))
+        return True
+
+    @property
+    def _claims(self) -> Path:
+        return Path(self._tallylog.data_dir) / "claims"
 
     def _failpoint(self, fault: Fault) -> bool:
         file = self._failpoints / fault.name

@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from tests.storm.parts import PARTS
 
 KINDS = ("kill", "stop", "restart", "failpoint", "rebalance", "slow", "full")
+SPECIAL = ("zombie", "forget", "older")
+"""Kinds that make a storm of their own.
+
+zombie  A counter is stopped for twice the session timeout, in half of the cases right before or
+        after an insert, while another is there to take its partitions; then it goes on.
+forget  A counter is killed, and the claims on its disk are deleted.
+older   A counter is killed, and the claims on its disk are an older copy of them when it is back.
+"""
 FAILPOINTS = {
     "gateway.sending": "gateway",
     "gateway.sent": "gateway",
@@ -34,16 +42,22 @@ WEIGHTS = {
     "rebalance": 1,
     "slow": 1,
     "full": 1,
+    "zombie": 1,
+    "forget": 1,
+    "older": 1,
 }
 FOLDERS = ("kafka", "engine", "counter")
 """Parts that have a folder of their own, which can be full."""
+
+
+KILLS = ("kill", "forget", "older")
 
 
 @dataclass(frozen=True)
 class Fault:
     """One thing that goes wrong.
 
-    kind     One of KINDS.
+    kind     One of KINDS or SPECIAL.
     part     Whom it hits.
     after_s  How long after the one before it has been got over.
     lasts_s  How long it goes on; 0: it is a moment.
@@ -63,7 +77,7 @@ class Fault:
     @property
     def killed(self) -> list[str]:
         """The parts that die by SIGKILL of it."""
-        dies = self.kind == "kill" or (self.kind == "failpoint" and not self.stops)
+        dies = self.kind in KILLS or (self.kind == "failpoint" and not self.stops)
         return ([self.part] if dies else []) + ([self.beside] if self.beside else [])
 
 
@@ -92,8 +106,14 @@ def plan(seed: int, kinds: Sequence[str], session_s: float) -> Iterator[Fault]:
             lasts_s = chance.uniform(0.3, 0.8) * session_s if short else 1.6 * session_s
         elif kind == "rebalance":
             lasts_s = chance.uniform(3, 5)
-        elif kind in ("slow", "full"):
+        elif kind in ("slow", "full", "older"):
             lasts_s = chance.uniform(2, 4)
+        elif kind == "zombie":
+            lasts_s = 2 * session_s
+            stops = chance.random() < 0.5
+            name = chance.choice(["counter.folded", "counter.inserted"]) if stops else ""
+            yield Fault(kind, part, after_s, lasts_s, name, stops)
+            continue
         yield Fault(kind, part, after_s, lasts_s, beside=beside)
 
 
@@ -101,6 +121,8 @@ def _parts(kind: str) -> Sequence[str]:
     """Whom a kind of fault can hit."""
     if kind == "rebalance":
         return ("packer", "counter")
+    if kind in SPECIAL:
+        return ("counter",)
     return FOLDERS if kind == "full" else PARTS
 
 

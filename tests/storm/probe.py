@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import httpx
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from urllib3.exceptions import HTTPError
 
@@ -18,6 +19,7 @@ PARTITIONS = 4
 """Of a topic that a native producer's first record makes."""
 EVENTS = 8
 POLL_S = 0.05
+SLOW_S = 15.0
 GIVE_UP_S = 120.0
 
 
@@ -46,6 +48,8 @@ class Probe:
         self._native = Native(tallylog)
         self._source: Source | None = None
         self._round = 0
+        self.slow = ""
+        """What the monitoring said when the last wait had taken long."""
 
     def begin(self, round_: int) -> None:
         """Send the events of another round from here on."""
@@ -56,6 +60,7 @@ class Probe:
     def wait(self, since: float) -> Recovery:
         """Return once all is as it should be. Raises TimeoutError. `since` is of time.monotonic."""
         assert self._source is not None
+        self.slow = ""
         events: list[Event] = []
         for _ in range(REQUESTS):  # they take turns over the partitions
             sent = self._source.bulk(EVENTS, EVENTS)
@@ -83,8 +88,20 @@ class Probe:
             time.sleep(POLL_S)
 
     def _give_up(self, since: float) -> None:
-        if time.monotonic() - since > GIVE_UP_S:
+        spent = time.monotonic() - since
+        if spent > SLOW_S and not self.slow:
+            self.slow = self._monitoring()
+        if spent > GIVE_UP_S:
             raise TimeoutError(f"it has not recovered for {GIVE_UP_S:g} s")
+
+    def _monitoring(self) -> str:
+        try:
+            seen = self._tallylog.http.get("/v1/events/monitoring").json()
+        except httpx.HTTPError as error:
+            return repr(error)
+        names = ("stage", "lag_events", "lag_offsets", "lag_seconds")
+        stages = [{name: stage[name] for name in names} for stage in seen.get("stages", [])]
+        return f"{stages} {seen.get('trouble', '')}"
 
     def _stored(self, ids: list[str], customers: list[str]) -> int:
         try:

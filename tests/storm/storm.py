@@ -2,10 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tests.e2e.running import Tallylog, tallylog_up
 from tests.storm.events import World, now
@@ -111,22 +114,21 @@ def prepared(folder: Path, options: Options, left_out: dict[str, str]) -> Iterat
         yield Field(tallylog, world, journal, parts, faults, load, probe, judge)
 
 
-def storm(folder: Path, options: Options, tell: Callable[[str], None]) -> Outcome:
+def storm(folder: Path, options: Options, console: Console) -> Outcome:
     """Run one in a folder, telling line by line what happens.
 
     Ends early when something is wrong: the folder has the journal then, beside the logs.
     """
     outcome = Outcome(options)
     started = time.monotonic()
-    with prepared(folder, options, outcome.left_out) as field_:
-        tell(f"Tallylog runs in {field_.tallylog.data_dir}")
+    with prepared(folder, options, outcome.left_out) as field_, Bar(console, outcome) as bar:
         for kind, why in outcome.left_out.items():
-            tell(f"left out: {kind}, for {why}")
+            console.print(f"Left out: {kind}, for {why}")
         kinds = [kind for kind in options.kinds if kind not in outcome.left_out]
         faults = plan(options.seed, kinds, options.session_s)
         try:
             while goes_on(outcome, time.monotonic() - started):
-                _round(field_, faults, outcome, tell)
+                _round(field_, faults, outcome, bar)
             findings = field_.judge.look_at_all()
             findings.differing = outcome.findings.differing + findings.differing
             findings.asked += outcome.findings.asked
@@ -149,9 +151,7 @@ def goes_on(outcome: Outcome, seconds: float) -> bool:
     return not done and not late and outcome.findings.well
 
 
-def _round(
-    field_: Field, faults: Iterator[Fault], outcome: Outcome, tell: Callable[[str], None]
-) -> None:
+def _round(field_: Field, faults: Iterator[Fault], outcome: Outcome, bar: "Bar") -> None:
     """Some faults under load, then rest and judgement."""
     outcome.rounds += 1
     field_.probe.begin(outcome.rounds)
@@ -163,20 +163,57 @@ def _round(
             hit = field_.faults.strike(fault)
             recovery = field_.probe.wait(time.monotonic())
             outcome.struck.append(Struck(fault, hit, recovery))
-            tell(_line(outcome, fault, hit, recovery))
+            bar.tell(_line(outcome, fault, hit, recovery))
+            if field_.probe.slow:
+                bar.tell(f"     meanwhile: {field_.probe.slow}")
             if outcome.options.faults and len(outcome.struck) >= outcome.options.faults:
                 break
     judging = time.monotonic()
     found = field_.judge.look(outcome.rounds)
-    tell(
+    bar.tell(
         f"round {outcome.rounds}: {sum(field_.journal.outcomes.values())} sent,"
         f" {found.lost} lost, {found.doubled} doubled, {len(found.differing)} differ"
         f" ({time.monotonic() - judging:.1f} s)"
     )
     for line in found.differing[:10]:
-        tell(f"  {line}")
+        bar.tell(f"  {line}")
     found.asked += outcome.findings.asked
     outcome.findings = found
+
+
+class Bar:
+    """Tells what happens, and how far the storm is."""
+
+    def __init__(self, console: Console, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._started = time.monotonic()
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("storm", total=1)
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def tell(self, line: str) -> None:
+        """Print a line, and move on."""
+        options, outcome = self._outcome.options, self._outcome
+        parts = [len(outcome.struck) / options.faults] if options.faults else []
+        if options.minutes:
+            parts.append((time.monotonic() - self._started) / 60 / options.minutes)
+        kills = sum(outcome.kills.values())
+        about = f"round {outcome.rounds}, {len(outcome.struck)} faults, {kills} kills"
+        self._progress.update(self._task, completed=max(parts), description=about)
+        self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _line(outcome: Outcome, fault: Fault, hit: bool, recovery: Recovery) -> str:
