@@ -98,7 +98,8 @@ def _storms(storms: Sequence[dict[str, Any]]) -> str:
         for part in PARTS
     ]
     text = "## Storms\n\n" + _table(head, rows)
-    text += f"\n\nThe newest, part by part (medians above in this order; session timeout {newest['session_timeout_s']:g} s):\n\n"
+    text += "\n\nThe newest, part by part (the medians above are in this order; session timeout"
+    text += f" {newest['session_timeout_s']:g} s):\n\n"
     text += _table(["part", "killed", "faults", "recovered, s: median", "max"], hurt)
     if newest["failpoints"]:
         text += "\n\n" + _table(
