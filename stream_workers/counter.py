@@ -23,7 +23,7 @@ from catalog.follower import Follower
 from clickhouse.client import Inserts, connect
 from schemas.failpoint import failpoint
 from schemas.limits import MESSAGE_BYTES_MAX
-from schemas.topics import block_topic, counter_group
+from schemas.topics import COUNTER_GROUP, block_topic
 from stream_workers.monitor import serve_monitor
 from stream_workers.partition import Partition, Parts
 from stream_workers.settings import WorkerSettings
@@ -214,7 +214,7 @@ def create_app(settings: WorkerSettings, counting: Counting) -> faust.App:
     folder = settings.data_dir.absolute() / "faust" / settings.worker
     folder.mkdir(parents=True, exist_ok=True)
     app = faust.App(
-        counter_group(settings.block_epoch),
+        COUNTER_GROUP if settings.block_epoch == 0 else f"{COUNTER_GROUP}.{settings.block_epoch}",
         broker=f"kafka://{settings.kafka.replace(',', ';kafka://')}",
         datadir=str(folder),
         store="memory://",

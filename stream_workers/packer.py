@@ -9,7 +9,7 @@ import logging
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -35,7 +35,6 @@ from schemas.topics import (
     RESENT,
     block_topic,
 )
-from stream_workers.counting_lag import CountingLag
 from stream_workers.epochs import Bookmark, open_epochs
 from stream_workers.monitor import ROWS, serve_monitor
 from stream_workers.pace import Pace
@@ -71,16 +70,8 @@ class Packer:
     flushes may be under way; they are acknowledged and committed in order.
     """
 
-    def __init__(
-        self,
-        settings: PackerSettings,
-        partitions: int,
-        follower: Follower,
-        lag_s: Callable[[], float] = lambda: 0.0,
-    ) -> None:
-        """`lag_s` says how long blocks have waited for the counter."""
+    def __init__(self, settings: PackerSettings, partitions: int, follower: Follower) -> None:
         self._settings = settings
-        self._lag_s = lag_s
         self._partitions = partitions
         self._follower = follower
         self._topic = block_topic(settings.block_epoch)
@@ -147,8 +138,7 @@ class _Run(ConsumerRebalanceListener):
         self._packer = packer
         self._consumer = consumer
         self._producer = producer
-        settings = packer._settings
-        self._pace = Pace(settings.blocks_per_s, settings.linger_ms / 1000, lag_s=packer._lag_s)
+        self._pace = Pace(packer._settings.blocks_per_s, packer._settings.linger_ms / 1000)
         self._starts: dict[tuple[int, Log], int] = {}
         self._flushing = asyncio.Lock()
         self._failure: BaseException | None = None
@@ -403,17 +393,14 @@ async def pack(settings: PackerSettings) -> None:
     partitions = await ensure_topics(settings)
     follower = Follower(Catalog(settings.catalog))
     await asyncio.to_thread(follower.refresh)
-    lag = CountingLag()
-    packer = Packer(settings, partitions, follower, lambda: lag.seconds)
-    following = asyncio.create_task(lag.follow(settings, partitions))
+    packer = Packer(settings, partitions, follower)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, packer.stop)
     loop.add_signal_handler(signal.SIGUSR1, _show_tasks)
     monitor = asyncio.create_task(serve_monitor(settings.monitor_port, lambda: packer.troubles))
     await packer.run()
-    for task in (monitor, following):
-        task.cancel()
+    monitor.cancel()
 
 
 def run(settings: PackerSettings) -> None:
