@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -115,20 +115,26 @@ def client(base_url: str, api_key: str) -> httpx.Client:
 
 
 @contextlib.contextmanager
-def tallylog_up(folder: Path, *arguments: str) -> Iterator[Tallylog]:
-    """`tallylog up` on free ports with its data in a folder; stopped with SIGTERM on leaving."""
+def tallylog_up(
+    folder: Path, *arguments: str, env: Mapping[str, str] | None = None
+) -> Iterator[Tallylog]:
+    """`tallylog up` on free ports with its data in a folder; stopped with SIGTERM on leaving.
+
+    `env` holds settings on top of those.
+    """
     port, kafka_port, clickhouse_port = free_ports(3)
     ready_file, log = folder / "ready.json", folder / "up.log"
     ready_file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "cli.main", "up", "--data-dir", str(folder / "data")]
     command += ["--port", str(port), "--ready-file", str(ready_file), *arguments]
-    env = os.environ | {
+    settings = {
         "TALLYLOG_KAFKA_PORT": str(kafka_port),
         "TALLYLOG_CLICKHOUSE_PORT": str(clickhouse_port),
         "TALLYLOG_INVOICE_EVERY_S": "1",
     }
+    whole_env = {**os.environ, **settings, **(env or {})}
     with log.open("ab") as output:
-        process = subprocess.Popen(command, env=env, stdout=output, stderr=output)
+        process = subprocess.Popen(command, env=whole_env, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not ready_file.exists():
