@@ -156,7 +156,7 @@ async def _settled(
     """What becomes of each dead letter, and the events to send for those that are sent."""
     account = caller(request).account
     follower: Follower = request.state.follower
-    await asyncio.to_thread(follower.refresh)
+    await follower.catch_up()
 
     def resolve(customer_id: str) -> str | None:
         return follower.snapshot.external_id_of(account, customer_id)

@@ -89,7 +89,7 @@ async def _follow(settings: Settings, follower: Follower, loaded: asyncio.Event)
     while True:
         try:
             await asyncio.to_thread(migrate, settings.catalog)
-            await asyncio.to_thread(follower.refresh)
+            await follower.catch_up()
             break
         except (CatalogUnavailable, SQLAlchemyError) as error:
             log.warning("catalog unavailable: %s", error)

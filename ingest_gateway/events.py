@@ -53,7 +53,7 @@ class Gateway:
         await asyncio.sleep(self._refreshed_at + REFRESH_S - time.monotonic())
         self._next_refresh = None  # who asks from here on needs a later one
         self._refreshed_at = time.monotonic()
-        await asyncio.to_thread(self.follower.refresh)
+        await self.follower.catch_up()
 
 
 class Endpoint:
