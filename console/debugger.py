@@ -99,6 +99,13 @@ class Stored(NamedTuple):
         """Where its row stands among blocks."""
         return self.block_epoch, self.block_offset, self.block_index
 
+    @property
+    def replaces(self) -> tuple[int, int, int] | None:
+        """Where the row stands that it supersedes."""
+        if self.superseded_offset < 0:
+            return None
+        return self.superseded_epoch, self.superseded_offset, self.superseded_index
+
 
 class _Hints(NamedTuple):
     """What is known about an event that never came."""
@@ -259,11 +266,7 @@ async def _letters(request: Request, event_id: str) -> list[Document]:
 
 async def _life(request: Request, rows: Sequence[Stored]) -> Document:
     """Everything about a stored event."""
-    replaced = {
-        (row.superseded_epoch, row.superseded_offset, row.superseded_index)
-        for row in rows
-        if row.superseded_offset >= 0
-    }
+    replaced = {row.replaces for row in rows if row.replaces is not None}
     standing = [row for row in rows if row.point not in replaced]
     repeats = [row for row in standing if row.verdict == Verdict.DUPLICATE]
     claimed = [row for row in standing if row.verdict != Verdict.DUPLICATE]
@@ -437,11 +440,15 @@ def _tracker(event: Stored, place: _Place, cure: str) -> Document:
 
 
 def _first(event: Stored, rows: Sequence[Stored]) -> Document | None:
-    """Of an event that is all repeats here: the row that its id was claimed by."""
+    """Of an event that is all repeats here: the row that its id was claimed by, as it is now."""
     if event.verdict != Verdict.DUPLICATE:
         return None
+    newer = {row.replaces: row for row in rows if row.replaces is not None}
     point = event.first_epoch, event.first_offset, event.first_index
-    return next((_row(row) for row in rows if row.point == point), None)
+    found = next((row for row in rows if row.point == point), None)
+    while found is not None and found.point in newer:
+        found = newer[found.point]
+    return None if found is None else _row(found)
 
 
 def _row(row: Stored) -> Document:
@@ -495,7 +502,7 @@ async def _checklist(request: Request, hints: _Hints) -> list[Check]:
     """The checklist, with what catalog and store know."""
     account = caller(request).account
     follower: Follower = request.state.follower
-    await asyncio.to_thread(follower.refresh)
+    await follower.catch_up()
     snapshot = follower.snapshot
     now = datetime.now(UTC)
     customer = None

@@ -1,9 +1,9 @@
 """The sweep: stored events whose feature came after them go through the log again.
 
-Nothing is decided here. What is re-sent names the row that it supersedes, and the counter takes it
-while the id's claim still stands there: sending twice, from two processes, or before a crash and
-after it, leaves one row. So the sweep needs no memory of its own; it looks, sends a page, waits
-until the log is counted beyond it, and goes on until a look finds nothing.
+Nothing is decided here. What is re-sent names the row that it supersedes, and the counter takes the
+first for each row: sending twice, from two processes, or before a crash and after it, leaves one.
+So the sweep needs no memory of its own; it looks, sends a page, waits until the log is counted
+beyond it, and goes on until a look finds nothing.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ class Resent(msgspec.Struct, frozen=True):
     """One stored event with its original identity, times and position, and the row it supersedes.
 
     `superseded` is the row's (block epoch, block offset, block index): the counter takes the event
-    only while the id's claim still stands there, so sending it twice leaves no second row.
+    as the first for that row, so sending it twice leaves no second one.
     """
 
     account: str

@@ -1,6 +1,7 @@
 """Claims: where each event_id was first seen. What they are (pure); `claim_store` keeps them."""
 
 import struct
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +17,22 @@ _DTYPE = np.dtype(
 
 
 class Claim(NamedTuple):
-    """The first position of an event_id, the append time of its block (ms), and a content CRC."""
+    """The first position of an event_id, the append time of its block (ms), and a content CRC.
+
+    Or of what is sent again in place of a row: `resent_key`.
+    """
 
     point: Point
     time: int
     content: int
+
+
+def resent_key(key: bytes, superseded: Point) -> bytes:
+    """Under which an event claims the row that it supersedes; `key` is its id's. As in claims.sql.
+
+    Who claims it first replaces the row. The claim of the id stays with the row that came first.
+    """
+    return sha256(b"%b%d:%d:%d" % (key, *superseded)).digest()[: len(key)]
 
 
 def pack(claim: Claim) -> bytes:
@@ -35,7 +47,7 @@ def unpack(value: bytes) -> Claim:
 
 
 def later(one: bytes | None, other: bytes | None) -> bytes | None:
-    """Of two packed claims of one id the one of the later position: a claim only moves forward."""
+    """Of two packed claims of one key the one of the later position: the earlier had expired."""
     if one is None or other is None:
         return one or other
     return max(one, other, key=lambda claim: unpack(claim).point)

@@ -16,7 +16,7 @@ class Standing(IntEnum):
 
     ACCEPTED = 0
     DUPLICATE = 1
-    DROPPED = 2  # re-sent, but its row was superseded already: it leaves no trace
+    DROPPED = 2  # re-sent, but its row is superseded already: it leaves no trace
 
 
 class Decision(NamedTuple):
@@ -40,7 +40,7 @@ def decide(
     keys: Sequence[bytes],
     contents: Sequence[int],
     indexes: Sequence[int],
-    superseded: Sequence[Point | None] | None,
+    resent: Sequence[bool] | None,
     found: Sequence[bytes | None],
     place: Place,
     horizon_ms: int,
@@ -49,12 +49,12 @@ def decide(
 
     `found` holds the claims of earlier positions, and of this very block when it was folded before
     a crash: a claim at this position or later is our own; an earlier one makes the event a
-    duplicate until it expires by block time. A re-sent event is accepted while the claim stands
-    exactly where the row that it supersedes stands; the claim then moves here.
+    duplicate until it expires by block time. A re-sent event comes with the key of the row that it
+    supersedes (`claims.resent_key`): it is dropped when another has superseded the row before.
     """
     standings = np.zeros(len(keys), dtype=np.uint8)
     first: dict[int, tuple[Point, bool]] = {}
-    if superseded is None and not any(found) and len(set(keys)) == len(keys):
+    if resent is None and not any(found) and len(set(keys)) == len(keys):
         return Decision(standings, first)
     inside: dict[bytes, Claim] = {}
     for row, key in enumerate(keys):
@@ -65,10 +65,9 @@ def decide(
             claim = None if stored is None else unpack(stored)
             if claim is not None and (claim.point >= own or place.time - claim.time > horizon_ms):
                 claim = None
-        replaces = None if superseded is None else superseded[row]
-        if claim is None or (replaces is not None and claim.point == replaces):
+        if claim is None:
             inside[key] = Claim(own, place.time, contents[row])
-        elif replaces is not None:
+        elif resent is not None and resent[row]:
             standings[row] = Standing.DROPPED
         else:
             standings[row] = Standing.DUPLICATE

@@ -20,7 +20,7 @@ from schemas.catalog import Aggregation, Feature, Status
 from schemas.limits import FUTURE_MS_MAX
 from schemas.position import INDEX_BITS, INDEX_MASK, Log, Point, index_of, offset_of
 from schemas.verdict import Verdict, Warn
-from stream_workers.claims import pack_all
+from stream_workers.claims import pack_all, resent_key
 from stream_workers.coverage import Coverage, covers, extended, holds, to_text
 from stream_workers.dedupe import Decision, Place, Standing, decide
 
@@ -83,12 +83,13 @@ def fold(
         if not holds(coverage.get(block.logs[letter.log], ()), letter.position)
     ]
     taken = _taken(block, events, letters)
-    keys = _keys(events)
+    superseded = _superseded(events)
+    keys = _claim_keys(events, superseded)
     decision = decide(
         keys,
         events.column("content").to_pylist() if keys else [],
         indexes.tolist(),
-        _superseded(events),
+        None if superseded is None else [each is not None for each in superseded],
         look_up(keys) if keys else [],
         place,
         horizon_ms,
@@ -141,8 +142,19 @@ def _taken(
     return {block.logs[number]: int(counts[number]) for number in np.flatnonzero(counts)}
 
 
+def _claim_keys(events: pa.RecordBatch, superseded: list[Point | None] | None) -> list[bytes]:
+    """What each event claims: its id, or, when it is re-sent, the row that it supersedes."""
+    keys = _keys(events)
+    if superseded is None:
+        return keys
+    return [
+        key if row is None else resent_key(key, row)
+        for key, row in zip(keys, superseded, strict=True)
+    ]
+
+
 def _keys(events: pa.RecordBatch) -> list[bytes]:
-    """The claim keys, sliced from one buffer."""
+    """The keys of the ids, sliced from one buffer."""
     column = events.column("key")
     text = column.buffers()[1].to_pybytes()
     start = column.offset * 16

@@ -167,11 +167,7 @@ class Partition:
         )
 
     def _claim(self, place: Place, folded: Folded) -> None:
-        """Write the claims of a block whose rows are stored; after a crash they are read back.
-
-        Never before: a claim that moved to a re-sent event no longer tells that an event before
-        it in the same block was a duplicate.
-        """
+        """Write the claims of a block whose rows are stored; after a crash they are read back."""
         self._opened_claims().write(place.offset, place.time, folded.claims)
 
     def _opened_claims(self) -> ClaimStore:

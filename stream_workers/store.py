@@ -33,6 +33,8 @@ PAGE_ROWS = 1 << 22
 """Every page may read the whole table again, for rows lie by customer: few pages, large ones."""
 NO_ANSWER = (ClickHouseError, HTTPError, pa.ArrowException, OSError)
 """What a question raises when the store is away, or its answer breaks off: ask again."""
+CLAIMS_RULE = 2
+"""What claims are kept under (docs/decisions/0020); those of another rule are read back anew."""
 IDS = pa.schema([("account", pa.utf8()), ("event_id", pa.utf8())])
 log = logging.getLogger(__name__)
 
@@ -74,11 +76,11 @@ class Store:
 
     @property
     def identity(self) -> str:
-        """Names the database itself: claims of another one are of no use."""
+        """Names the database itself, and the rule of claims: those of another are of no use."""
         uuid = self._client.query(
             "SELECT toString(uuid) FROM system.databases WHERE name = currentDatabase()"
         ).result_rows[0][0]
-        return f"{uuid}/{self._epoch}"
+        return f"{uuid}/{self._epoch}/{CLAIMS_RULE}"
 
     def query_prefix(self, partition: int) -> str:
         """What the query ids of a partition's inserts begin with."""

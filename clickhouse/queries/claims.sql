@@ -1,8 +1,13 @@
 -- The claims of a block partition's events after one offset and up to another, in any order: key and content as the
--- packer computes them. Duplicates, dead letters and markers claim nothing. An id is there again when a re-sent event
--- superseded its row, or when it came back after the horizon: its claim is the one of the latest position.
+-- counter computes them. Duplicates, dead letters and markers claim nothing; a re-sent event claims the row that it
+-- supersedes. An id is there again when it came back after the horizon: its claim is the one of the latest position.
 SELECT
-    toFixedString(substring(SHA256(concat(account, '\0', event_id)), 1, 16), 16) AS key,
+    substring(SHA256(concat(account, '\0', event_id)), 1, 16) AS id_key,
+    toFixedString(if(
+        superseded_offset < 0,
+        id_key,
+        substring(SHA256(concat(id_key, toString(superseded_epoch), ':', toString(superseded_offset), ':', toString(superseded_index))), 1, 16)
+    ), 16) AS key,
     block_epoch, block_offset, block_index,
     toUnixTimestamp64Milli(block_time) AS block_time_ms,  -- another name than the column: WHERE means it
     toUInt32(bitXor(

@@ -1,7 +1,12 @@
 -- The same claims as in claims.sql, of some ids only, each id's latest last. `ids` is a table that the request brings:
 -- account String, event_id String. Accounts and ids are not paired: a caller takes the keys that it asked for.
 SELECT
-    toFixedString(substring(SHA256(concat(account, '\0', event_id)), 1, 16), 16) AS key,
+    substring(SHA256(concat(account, '\0', event_id)), 1, 16) AS id_key,
+    toFixedString(if(
+        superseded_offset < 0,
+        id_key,
+        substring(SHA256(concat(id_key, toString(superseded_epoch), ':', toString(superseded_offset), ':', toString(superseded_index))), 1, 16)
+    ), 16) AS key,
     block_epoch, block_offset, block_index,
     toUnixTimestamp64Milli(block_time) AS block_time_ms,  -- another name than the column: WHERE means it
     toUInt32(bitXor(

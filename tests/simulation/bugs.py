@@ -18,7 +18,7 @@ from aiokafka.structs import OffsetAndMetadata
 from clickhouse.client import InsertFailed
 from schemas.limits import BLOCK_BYTES_MAX
 from schemas.position import SLOTS_PER_EPOCH
-from stream_workers import claim_store, folding, partition
+from stream_workers import claim_store, claims, folding, partition
 from stream_workers.claim_store import ClaimStore
 from stream_workers.claims import later
 from stream_workers.counter import Counting
@@ -62,18 +62,6 @@ def bug(history: str, shown_by: str = "") -> Callable[[Plant], Plant]:
 @bug("plain")
 def claims_are_not_written(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Partition, "_claim", lambda *_: None)
-
-
-@bug("reread", "37:kill")
-def claims_are_written_before_their_rows(patch: pytest.MonkeyPatch) -> None:
-    fold = Partition._fold
-
-    def claimed(self: Partition, block: Any, place: Any, *rest: Any) -> Any:
-        folded = fold(self, block, place, *rest)
-        self._claim(place, folded)
-        return folded
-
-    patch.setattr(Partition, "_fold", claimed)
 
 
 @bug("plain", "4:pause")
@@ -121,7 +109,7 @@ def what_is_reached_jumps_over_what_is_missing(patch: pytest.MonkeyPatch) -> Non
     patch.setattr(ClaimStore, "write", write)
 
 
-@bug("late", "25:pause")
+@bug("outdated")
 def the_earlier_of_two_claims_wins(patch: pytest.MonkeyPatch) -> None:
     def earlier(one: bytes | None, other: bytes | None) -> bytes | None:
         if one is None or other is None:
@@ -170,6 +158,18 @@ def every_resent_event_is_taken(patch: pytest.MonkeyPatch) -> None:
 @bug("late")
 def a_resent_event_is_like_any_other(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(folding, "_superseded", lambda _: None)
+
+
+@bug("twice")
+def a_resent_event_claims_its_id(patch: pytest.MonkeyPatch) -> None:
+    """As it once was: it was taken while the id's claim stood where its row stands."""
+    patch.setattr(folding, "resent_key", lambda key, _: key)
+
+
+@bug("twice")
+def who_is_sent_again_claims_all_rows_of_its_id(patch: pytest.MonkeyPatch) -> None:
+    real = claims.resent_key
+    patch.setattr(folding, "resent_key", lambda key, row: real(key, row._replace(offset=0)))
 
 
 @bug("late", "23:away")

@@ -61,6 +61,9 @@ class Follower:
         self.snapshot.version = self.snapshot.catalog.version
         return self.snapshot.version
 
+    async def catch_up(self) -> int:
+        return self.refresh()
+
     def reach(self, version: int) -> Snapshot:
         if self.snapshot.version < version:
             self.refresh()

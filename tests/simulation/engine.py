@@ -9,7 +9,7 @@ and once more before the target.
 """
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -284,12 +284,16 @@ class SimulatedStore(Store):
     ) -> dict[bytes, bytes]:
         _ask("claims of ids")
         pairs = {(row["account"], row["event_id"]) for row in ids.to_pylist()}
-        asked = {_key(*pair) for pair in pairs}
-        found = sorted(self._claims(partition, after, upto, since))
-        return {key: pack(claim) for _, key, claim in found if key in asked}
+        rows = self._claims(partition, after, upto, since, pairs)
+        return {key: pack(claim) for _, key, claim in sorted(rows)}
 
     def _claims(
-        self, partition: int, after: int, upto: int, since: int
+        self,
+        partition: int,
+        after: int,
+        upto: int,
+        since: int,
+        pairs: Collection[tuple[str, str]] | None = None,
     ) -> Iterator[tuple[Point, bytes, Claim]]:
         for row in self._engine.rows():
             time = _ms(row["block_time"])
@@ -298,9 +302,10 @@ class SimulatedStore(Store):
                 and after < row["block_offset"] <= upto
                 and row["verdict"] not in NO_CLAIM
                 and time >= since
+                and (pairs is None or (row["account"], row["event_id"]) in pairs)
             ):
                 claim = Claim(point(row), time, content_of(row))
-                yield claim.point, _key(row["account"], row["event_id"]), claim
+                yield claim.point, _claimed(row), claim
 
     def _execute(self, name: str, query_id: str, steps: Callable[[Statement], Any]) -> None:
         statement = self._engine.execute(name, query_id, steps)
@@ -348,8 +353,14 @@ def _ms(moment: Any) -> int:
     return int(moment.timestamp() * 1000)
 
 
-def _key(account: str, event_id: str) -> bytes:
-    return sha256(f"{account}\0{event_id}".encode()).digest()[:16]
+def _claimed(row: Row) -> bytes:
+    """What a row claims, as claims.sql has it: its id, or the row that it supersedes."""
+    key = sha256(f"{row['account']}\0{row['event_id']}".encode()).digest()[:16]
+    if row["superseded_offset"] < 0:
+        return key
+    names = ("superseded_epoch", "superseded_offset", "superseded_index")
+    place = ":".join(str(row[name]) for name in names)
+    return sha256(key + place.encode()).digest()[:16]
 
 
 def content_of(row: Row) -> int:

@@ -47,6 +47,21 @@ def late(world: World) -> None:
     world.settle()
 
 
+def twice(world: World) -> None:
+    """An id comes twice before its feature, behind the horizon: both its events are late."""
+    world.produce(event("a", 1, "late"))
+    world.settle()
+    world.pass_time(HORIZON_MS + 1)
+    world.produce(event("a", 2, "late"), event("b", 1, "late"))
+    world.settle()
+    world.prologue_ends()
+    world.create("late")
+    world.sweep()
+    world.sweep()
+    world.produce(event("a", 3, "late"))
+    world.settle()
+
+
 def shared(world: World) -> None:
     """Two counters share two block partitions, and change them in the middle."""
     world.produce(*(event(name) for name in "abcdef"))
@@ -92,6 +107,8 @@ def forgotten(world: World) -> None:
     world.pass_time(HORIZON_MS)
     world.produce(event("a", 3), event("c", 2), event("b", 4))
     world.settle()
+    world.produce(event("a", 5))
+    world.settle()
 
 
 def reread(world: World) -> None:
@@ -109,9 +126,32 @@ def reread(world: World) -> None:
     world.settle()
 
 
+def outdated(world: World) -> None:
+    """A counter comes back with an older disk: an id on it has expired, and was claimed anew."""
+    world.produce(event("a"), event("b"))
+    world.settle()
+    world.pass_time(HORIZON_MS + 1)
+    for name in ("a", "d", "e"):
+        world.produce(event(name, 2))
+        world.settle()
+    world.prologue_ends()
+    world.kill(world.processes["counter-0"])
+    world.disks.age("counter-0")  # without the last three blocks
+    world.produce(event("a", 3), event("c"))
+    world.settle()
+
+
 def restored(world: World) -> None:
-    """The store comes back as an older copy of itself, behind what the counter's disk knows."""
-    world.produce(event("a", 1, "late"))
+    """The store comes back as an older copy of itself, behind what the counter's disk knows.
+
+    An id of its last block had come before, and was repeated in between.
+    """
+    world.produce(event("a", 1, "late"), event("b"))
+    world.settle()
+    world.produce(event("b", 2))
+    world.settle()
+    world.pass_time(HORIZON_MS)
+    world.produce(event("b", 3))
     world.settle()
     world.produce(event("a", 2, "late"))
     world.settle()
@@ -127,11 +167,13 @@ def restored(world: World) -> None:
 HISTORIES: Mapping[str, History] = {
     "plain": History(plain),
     "late": History(late, {"poll": 4}),
+    "twice": History(twice, {"poll": 4}),
     "shared": History(shared, {"blocks": 2, "counters": 2}),
     "overlapping": History(overlapping, {"sources": 2, "packers": 2, "poll": 2}),
     "pieces": History(pieces, {"bytes_max": 400}),
     "forgotten": History(forgotten),
     "reread": History(reread, {"poll": 4}),
+    "outdated": History(outdated),
     "restored": History(restored),
     # With a fault of their own, so that a second one meets what is done about the first.
     "halved": History(plain, faults={"states part of insert 0/0": "engine"}),

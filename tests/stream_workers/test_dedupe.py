@@ -1,8 +1,11 @@
 """Which event of an id is the first."""
 
+from itertools import permutations
+
 import pytest
 
 from schemas.position import Point
+from stream_workers.claims import resent_key
 from stream_workers.dedupe import Decision, Place, Standing, decide
 from tests.stream_workers.worlds import HORIZON_MS, NOW, claim
 
@@ -13,7 +16,7 @@ ACCEPTED, DUPLICATE, DROPPED = Standing.ACCEPTED, Standing.DUPLICATE, Standing.D
 def judge(
     keys: list[bytes],
     found: dict[bytes, bytes] | None = None,
-    superseded: list[Point | None] | None = None,
+    resent: list[bool] | None = None,
     *,
     offset: int = 10,
     time: int = NOW,
@@ -23,7 +26,7 @@ def judge(
         keys,
         contents or [0] * len(keys),
         range(len(keys)),
-        superseded,
+        resent,
         [(found or {}).get(key) for key in keys],
         Place(0, 0, offset, time),
         HORIZON_MS,
@@ -58,29 +61,29 @@ def test_an_expired_claim_gives_way_once() -> None:
     assert judge([A, A], old).standings.tolist() == [ACCEPTED, DUPLICATE]
 
 
-def test_a_resent_event_takes_the_claim_of_the_row_that_it_supersedes() -> None:
-    was = Point(0, 4, 2)
-    assert judge([A], {A: claim(4, 2)}, [was]).standings.tolist() == [ACCEPTED]
-    assert judge([A], {A: claim(4, 1)}, [was]).standings.tolist() == [DROPPED]
-    assert judge([A], {A: claim(9, 0)}, [was]).standings.tolist() == [DROPPED]
+def test_a_row_is_superseded_by_the_first_that_is_sent_again_for_it() -> None:
+    assert judge([A], {}, [True]).standings.tolist() == [ACCEPTED]
+    assert judge([A], {A: claim(9, 0)}, [True]).standings.tolist() == [DROPPED]
+    assert judge([A], {A: claim(10, 0)}, [True]).standings.tolist() == [ACCEPTED]
 
 
 def test_a_second_resend_leaves_no_row_in_the_same_block_either() -> None:
+    assert judge([A, A, B], {}, [True, True, False]).standings.tolist() == [
+        ACCEPTED, DROPPED, ACCEPTED,
+    ]  # fmt: skip
+
+
+def test_who_claims_a_row_has_a_key_of_that_row_alone() -> None:
+    keys = {resent_key(key, Point(*place)) for key in (A, B) for place in permutations(range(3))}
+    assert len(keys) == 12
+    assert {len(key) for key in keys} == {16}
+
+
+def test_duplicates_around_a_resent_event_of_their_id_stay_duplicates() -> None:
     was = Point(0, 4, 2)
-    assert judge([A, A], {A: claim(4, 2)}, [was, was]).standings.tolist() == [ACCEPTED, DROPPED]
-
-
-def test_a_resent_event_whose_claim_expired_is_accepted() -> None:
-    old = {A: claim(4, 2, time=NOW - HORIZON_MS - 1)}
-    assert judge([A], old, [Point(0, 4, 2)]).standings.tolist() == [ACCEPTED]
-    assert judge([A], {}, [Point(0, 4, 2)]).standings.tolist() == [ACCEPTED]
-
-
-def test_a_duplicate_before_a_resent_event_of_its_id_stays_a_duplicate() -> None:
-    was = Point(0, 4, 2)
-    decision = judge([A, A, A], {A: claim(4, 2)}, [None, was, None])
+    decision = judge([A, resent_key(A, was), A], {A: claim(4, 2)}, [False, True, False])
     assert decision.standings.tolist() == [DUPLICATE, ACCEPTED, DUPLICATE]
-    assert decision.first == {0: (was, False), 2: (Point(0, 10, 1), False)}
+    assert decision.first == {0: (was, False), 2: (was, False)}
 
 
 def test_the_claim_of_another_epoch_comes_before() -> None:

@@ -232,6 +232,30 @@ def test_a_second_resend_of_a_row_leaves_nothing() -> None:
     assert counter.verdicts() == ["unknown_event_name"] * 2 + ["counted"] * 2
 
 
+def test_an_id_that_came_twice_before_its_feature_counts_twice_when_it_may() -> None:
+    """Its second row is no duplicate behind the horizon; both are late, in whatever order."""
+    for order in ((0, 1), (1, 0)):
+        for wait_ms in (0, HORIZON_MS + 1):
+            counter = late("a")
+            again = block_of(make_event("a", properties={"v": 7}), offset=1)
+            counter.fold(again, NOW + HORIZON_MS + 1)
+            rows = counter.events()
+            then = NOW + HORIZON_MS + 2 + wait_ms
+            for offset, number in enumerate((*order, *order)):
+                counter.fold(block_of_resent(rows[number], offset=offset, version=2), then)
+            assert counter.verdicts() == ["unknown_event_name"] * 2 + ["counted"] * 2
+            assert sorted(int(row["value"]) for row in counter.events()[2:]) == [5, 7]
+
+
+def test_an_id_behind_the_horizon_leaves_the_row_before_it_to_be_sent_again() -> None:
+    counter = late("a")
+    [before] = counter.events()
+    matched = block_of(make_event("a", properties={"v": 7}), offset=1, version=2)
+    counter.fold(matched, NOW + HORIZON_MS + 1)
+    counter.fold(block_of_resent(before, version=2), NOW + HORIZON_MS + 2)
+    assert counter.verdicts() == ["unknown_event_name", "counted", "counted"]
+
+
 def test_a_row_that_is_unmatched_again_can_be_resent_again() -> None:
     counter = late("a")
     for offset, version in enumerate([1, 1, 2]):

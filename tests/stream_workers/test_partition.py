@@ -12,8 +12,9 @@ import pytest
 
 from clickhouse.client import InsertFailed
 from schemas.block import Block, encode
+from schemas.position import Point
 from stream_workers import partition as module
-from stream_workers.claims import Claim, pack, unpack
+from stream_workers.claims import Claim, pack, resent_key, unpack
 from stream_workers.partition import Partition, Parts
 from stream_workers.settings import WorkerSettings
 from stream_workers.store import NotOwner, Progress
@@ -68,9 +69,13 @@ class FakeStore:
                 yield [(time, key_of(row), pack(Claim(point(row), time, 0)))]
 
     def claims_of(self, ids: pa.RecordBatch, *span: int) -> dict[bytes, bytes]:
-        asked = {key_of(row) for row in ids.to_pylist()}
-        claims = sorted((unpack(c).point, k, c) for [(_, k, c)] in FakeStore.claims(self, *span))
-        return {key: claim for _, key, claim in claims if key in asked}
+        asked = {(row["account"], row["event_id"]) for row in ids.to_pylist()}
+        rows = [row for row in self.rows if (row["account"], row["event_id"]) in asked]
+        asked_for = FakeStore()
+        asked_for.rows = rows
+        found = FakeStore.claims(asked_for, *span)
+        claims = sorted((unpack(c).point, k, c) for [(_, k, c)] in found)
+        return {key: claim for _, key, claim in claims}
 
     async def insert(self, table: str, stream: bytes, *, token: str, query_id: str) -> None:
         self.inserted.append(query_id)
@@ -83,7 +88,12 @@ class FakeStore:
 
 
 def key_of(row: dict[str, Any]) -> bytes:
-    return sha256(f"{row['account']}\0{row['event_id']}".encode()).digest()[:16]
+    """What a row claims, as claims.sql has it."""
+    key = sha256(f"{row['account']}\0{row['event_id']}".encode()).digest()[:16]
+    if row["superseded_offset"] < 0:
+        return key
+    place = (row["superseded_epoch"], row["superseded_offset"], row["superseded_index"])
+    return resent_key(key, Point(*place))
 
 
 class FakeFollower:

@@ -184,10 +184,8 @@ async def test_who_dies_while_reading_back_goes_on_reading(
             assert tally == {"duplicate": 7}
 
 
-async def test_a_claim_that_moved_meanwhile_is_not_put_back(
-    store: FakeStore, tmp_path: Path
-) -> None:
-    """A re-sent event moves its claim; a second one for the same row leaves no trace."""
+async def test_what_was_sent_again_meanwhile_is_known(store: FakeStore, tmp_path: Path) -> None:
+    """A re-sent event claims its row; a second one for the same row leaves no trace."""
     await stored(tmp_path, store, store, [block("a", "b", offset=0)])
     resent = block_of_resent(store.rows[0], offset=0)
     once_more = block_of_resent(store.rows[0], offset=1)
@@ -197,13 +195,13 @@ async def test_a_claim_that_moved_meanwhile_is_not_put_back(
         await refill_ends(partition, slow)
         assert await count(partition, once_more) == {}
         assert await count(partition, block("a", offset=1)) == {"duplicate": 1}
-        assert store.rows[-2]["first_offset"] == 1
+        assert store.rows[-2]["first_offset"] == 0
 
 
-async def test_a_claim_on_a_stale_disk_may_have_moved_elsewhere(
+async def test_what_a_stale_disk_has_may_have_been_sent_again_elsewhere(
     store: FakeStore, tmp_path: Path
 ) -> None:
-    """The id is on disk, and yet the store has to be asked."""
+    """The row is on disk, and yet the store has to be asked whether it is superseded."""
     with owned(tmp_path, store, store) as partition:
         await count(partition, block("a", "b", offset=0))
     resent = block_of_resent(store.rows[0], offset=0)

@@ -4,13 +4,23 @@ import threading
 import time
 from collections.abc import Callable
 
+import pyarrow as pa
 import pytest
 from clickhouse_connect.driver import Client
 
 from clickhouse.client import connect
+from schemas.block import Block
 from schemas.position import position
 from stream_workers.store import HOLD, Store
-from tests.stream_workers.worlds import HORIZON_MS, Counted, make_catalog, make_feature
+from tests.stream_workers.test_folding import block_of, block_of_resent
+from tests.stream_workers.worlds import (
+    HORIZON_MS,
+    NOW,
+    Counted,
+    make_catalog,
+    make_event,
+    make_feature,
+)
 from tests.verification.conftest import BLOCKS, KINDS, count
 from verification.ledger import flaws
 from verification.once import repeated
@@ -175,12 +185,32 @@ def test_an_id_may_count_again_after_the_horizon(client: Client) -> None:
     run(
         "ALTER TABLE events DROP CONSTRAINT owner_is_current",
         "INSERT INTO events SELECT * REPLACE (block_time + toIntervalMillisecond(HORIZON)"
-        " AS block_time) FROM events WHERE verdict = 'counted' LIMIT 1".replace(
-            "HORIZON", str(HORIZON_MS)
-        ),
+        " AS block_time, log_offset + 1000 AS log_offset) FROM events"
+        " WHERE verdict = 'counted' LIMIT 1".replace("HORIZON", str(HORIZON_MS)),
     )(client)
     assert repeated(client, 1, 0, HORIZON_MS) == []
     assert len(repeated(client, 1, 0, HORIZON_MS + 1)) == 1
+
+
+def test_what_is_sent_again_is_as_old_as_the_row_that_it_supersedes(client: Client) -> None:
+    """Two events of one id, each long after the other, whose feature came after both."""
+    client.command("TRUNCATE TABLE events")
+    counter = Counted(make_catalog(make_feature(), since=2))
+    owner = Store(client, 0).acquire(0)
+
+    def store(block: Block, time: int) -> None:
+        rows = counter.fold(block, time, owner).rows
+        client.insert_arrow("events", pa.Table.from_batches([rows]))
+
+    for number in range(2):
+        late = block_of(make_event("a"), offset=number)
+        store(late, NOW + number * (HORIZON_MS + 1))
+    for number, row in enumerate(counter.events()):
+        store(block_of_resent(row, offset=number, version=2), NOW + 2 * HORIZON_MS)
+    assert counter.verdicts()[2:] == ["counted"] * 2
+    assert repeated(client, 1, 0, HORIZON_MS) == []
+    [again] = repeated(client, 1, 0, HORIZON_MS + 2)
+    assert (again.event_id, again.times, again.customers) == ("a", 2, ["cust"])
 
 
 def test_the_ledger_tells_what_was_never_taken_from_a_source(client: Client) -> None:
