@@ -23,6 +23,11 @@ HEADER_FIRST_ID = "first-id"
 """A ULID: event number i without an id is `event_` + this plus i (absent: every event has one)."""
 
 
+def counter_group(epoch: int) -> str:
+    """The consumer group of the counters of a layout."""
+    return COUNTER_GROUP if epoch == 0 else f"{COUNTER_GROUP}.{epoch}"
+
+
 def block_topic(epoch: int) -> str:
     """The topic of blocks of a layout: a new partition count or hash is a new epoch."""
     return EVENT_BLOCKS if epoch == 0 else f"{EVENT_BLOCKS}.{epoch}"

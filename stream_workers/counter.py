@@ -18,19 +18,20 @@ import faust
 from faust.types import TP, EventT, StreamT
 from prometheus_client import Counter, Gauge, Histogram
 
-from catalog.database import Catalog
+from catalog.database import Catalog, CatalogUnavailable
 from catalog.follower import Follower
 from clickhouse.client import Inserts, connect
 from schemas.failpoint import failpoint
 from schemas.limits import MESSAGE_BYTES_MAX
-from schemas.topics import COUNTER_GROUP, block_topic
+from schemas.topics import block_topic, counter_group
 from stream_workers.monitor import serve_monitor
 from stream_workers.partition import Partition, Parts
 from stream_workers.settings import WorkerSettings
 from stream_workers.silence import Silence
-from stream_workers.store import Store, StoreBehind
+from stream_workers.store import NO_ANSWER, Store, StoreBehind
 from stream_workers.topics import ensure_topics
 from stream_workers.transport import NoTables, transport
+from stream_workers.waiting import wait_for
 
 QUEUE_BLOCKS = 2
 STALL_S = 60.0
@@ -51,6 +52,7 @@ class Counting:
         self._parts = parts
         self._topic = topic
         self._lanes: dict[int, _Lane] = {}
+        self._handing_over = False
         self.ready = False
 
     async def assigned(
@@ -81,8 +83,12 @@ class Counting:
         lane = self._lanes.get(event.message.partition)
         if lane is None:
             event.ack()  # of an assignment that is over
-        else:
+            return
+        self._handing_over = True
+        try:
             await lane.queue.put(event)
+        finally:
+            self._handing_over = False
 
     async def stop(self) -> None:
         """Finish the blocks at hand and let all partitions go."""
@@ -97,11 +103,24 @@ class Counting:
                 found[f"partition {number}"] = f"no progress for {lane.stalled_s:.0f} s"
         return found
 
+    def unread(self, ends: Mapping[int, int]) -> dict[int, int]:
+        """By partition that has nothing to do while its log goes on, the block that it waits for.
+
+        None while a block waits to be handed to its partition: those behind it can't be read yet.
+        """
+        found: dict[int, int] = {}
+        for number, end in ends.items() if not self._handing_over else ():
+            lane = self._lanes.get(number)
+            offset = 0 if lane is None else lane.next_offset
+            if (lane is None or lane.idle) and end > offset:
+                found[number] = offset
+        return found
+
     async def watch(self, app: faust.App) -> None:
         """End the process when blocks wait in the log and none comes: consumers are known to die.
 
-        (faust-streaming issues 175, 523, 532: never explained.) A block at hand is progress: the
-        store may be away for as long as it likes.
+        (faust-streaming issues 175, 523, 532: never explained.) The store may be away for as long
+        as it likes: the blocks that wait for it are no silence.
         """
         silence = Silence(STALL_S / 2)
         while True:
@@ -113,12 +132,7 @@ class Counting:
             except Exception as error:  # the broker is away: nothing waits that we could know of
                 log.warning("no word from the log: %r", error)
                 continue
-            waiting: dict[int, int] = {}
-            for tp in tps:
-                lane = self._lanes.get(tp.partition)
-                offset = 0 if lane is None else lane.next_offset
-                if (lane is None or lane.idle) and ends.get(tp, 0) > offset:
-                    waiting[tp.partition] = offset
+            waiting = self.unread({tp.partition: ends.get(tp, 0) for tp in tps})
             counted = sum(lane.next_offset for lane in self._lanes.values())
             silent = silence.look(time.monotonic(), waiting, counted)
             if silent is not None:
@@ -214,7 +228,7 @@ def create_app(settings: WorkerSettings, counting: Counting) -> faust.App:
     folder = settings.data_dir.absolute() / "faust" / settings.worker
     folder.mkdir(parents=True, exist_ok=True)
     app = faust.App(
-        COUNTER_GROUP if settings.block_epoch == 0 else f"{COUNTER_GROUP}.{settings.block_epoch}",
+        counter_group(settings.block_epoch),
         broker=f"kafka://{settings.kafka.replace(',', ';kafka://')}",
         datadir=str(folder),
         store="memory://",
@@ -280,10 +294,9 @@ def run(settings: WorkerSettings) -> None:
     """Count until told to stop."""
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each insert
     asyncio.run(ensure_topics(settings))
-    catalog = Catalog(settings.catalog)
-    follower = Follower(catalog)
-    follower.refresh()
-    client = connect(settings.clickhouse_url)
+    follower = Follower(Catalog(settings.catalog))
+    wait_for("the catalog", follower.refresh, CatalogUnavailable)
+    client = wait_for("the store", lambda: connect(settings.clickhouse_url), *NO_ANSWER)
     store = Store(client, settings.block_epoch)
     core = ThreadPoolExecutor(1, thread_name_prefix="core")
     refills = ThreadPoolExecutor(1, thread_name_prefix="refills")

@@ -9,6 +9,12 @@ FULL_ROWS = 64_000
 BUSY_ROWS_PER_S = 10_000
 BUSY_LINGER_S = 1.0
 LOOK_BACK_S = 0.5
+LAG_FREE_S = 3.0
+"""What looks like lag while the counter keeps up: it commits, and is asked, once a second."""
+LAG_SHARE = 0.25
+LAG_LINGER_MAX_S = 5.0
+LAG_LOOK_S = 1.0
+"""How long it is waited before the lag is looked at again."""
 
 
 class Pace:
@@ -19,14 +25,24 @@ class Pace:
     A token bucket: each block takes a token, `per_s` come back each second. And a row costs half in
     a block of ten thousand of what it does in one of five (inserted, aggregated and merged), so
     from BUSY_ROWS_PER_S on blocks wait for FULL_ROWS, BUSY_LINGER_S at most.
+
+    Behind blocks that wait to be counted (`lag_s` tells for how long they have) a new one is no use
+    to anybody yet: it waits a quarter as long, LAG_LINGER_MAX_S at most. So what gathers while the
+    store is away is counted at the speed of large blocks afterwards.
     """
 
     def __init__(
-        self, per_s: float, linger_s: float, clock: Callable[[], float] = time.monotonic
+        self,
+        per_s: float,
+        linger_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        lag_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._per_s = per_s
         self._linger_s = linger_s
         self._clock = clock
+        self._lag_s = lag_s
         self._capacity = per_s * BURST_S
         self._tokens = self._capacity
         self._filled_at = clock()
@@ -47,8 +63,8 @@ class Pace:
         if rows >= FULL_ROWS:
             return True
         waited = now - self._first_at
-        if self._is_busy(rows, now):
-            return waited >= BUSY_LINGER_S
+        if (linger_s := self._long_linger_s(rows, now)) > 0:
+            return waited >= linger_s
         if self._tokens >= 1:
             return not still_coming or waited >= 0.005
         return waited >= self._linger_s
@@ -58,8 +74,8 @@ class Pace:
         now = self._clock()
         self._fill(now)
         waited = now - (self._first_at or now)
-        if self._is_busy(rows, now):
-            return max(1, int((BUSY_LINGER_S - waited) * 1000))
+        if (linger_s := self._long_linger_s(rows, now)) > 0:
+            return max(1, int(min(linger_s - waited, LAG_LOOK_S) * 1000))
         if self._tokens >= 1:
             return 0
         needed = (1 - self._tokens) / self._per_s
@@ -72,6 +88,11 @@ class Pace:
         self._tokens = max(self._tokens - blocks, -self._capacity)
         self._first_at = None
         self._rows, self._counted_from, self._went_at = rows, self._went_at, now
+
+    def _long_linger_s(self, rows: int, now: float) -> float:
+        """How long blocks wait to be large; 0 when they needn't be."""
+        behind_s = min((self._lag_s() - LAG_FREE_S) * LAG_SHARE, LAG_LINGER_MAX_S)
+        return max(behind_s, BUSY_LINGER_S if self._is_busy(rows, now) else 0.0)
 
     def _is_busy(self, rows: int, now: float) -> bool:
         """Whether rows come fast: those gathered and those of the last blocks, by their time."""

@@ -9,7 +9,7 @@ import logging
 import re
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
@@ -35,12 +35,14 @@ from schemas.topics import (
     RESENT,
     block_topic,
 )
+from stream_workers.counting_lag import CountingLag
 from stream_workers.epochs import Bookmark, open_epochs
 from stream_workers.monitor import ROWS, serve_monitor
 from stream_workers.pace import Pace
 from stream_workers.packing import Pool, Record, Resolve
 from stream_workers.settings import PackerSettings
 from stream_workers.topics import ensure_topics
+from stream_workers.waiting import wait_for
 
 SOURCES = re.compile(
     f"^({re.escape(GATEWAY_EVENTS)}|{re.escape(RESENT)}|{re.escape(NATIVE_PREFIX)}.+)$"
@@ -70,8 +72,16 @@ class Packer:
     flushes may be under way; they are acknowledged and committed in order.
     """
 
-    def __init__(self, settings: PackerSettings, partitions: int, follower: Follower) -> None:
+    def __init__(
+        self,
+        settings: PackerSettings,
+        partitions: int,
+        follower: Follower,
+        lag_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`lag_s` says how long blocks have waited for the counter."""
         self._settings = settings
+        self._lag_s = lag_s
         self._partitions = partitions
         self._follower = follower
         self._topic = block_topic(settings.block_epoch)
@@ -138,7 +148,8 @@ class _Run(ConsumerRebalanceListener):
         self._packer = packer
         self._consumer = consumer
         self._producer = producer
-        self._pace = Pace(packer._settings.blocks_per_s, packer._settings.linger_ms / 1000)
+        settings = packer._settings
+        self._pace = Pace(settings.blocks_per_s, settings.linger_ms / 1000, lag_s=packer._lag_s)
         self._starts: dict[tuple[int, Log], int] = {}
         self._flushing = asyncio.Lock()
         self._failure: BaseException | None = None
@@ -322,7 +333,7 @@ class _Run(ConsumerRebalanceListener):
         """
         follower = self._packer._follower
         try:
-            return await asyncio.to_thread(follower.refresh)
+            return await follower.catch_up()
         except CatalogUnavailable as error:
             log.warning("matching with catalog version %d: %s", follower.snapshot.version, error)
             return follower.snapshot.version
@@ -392,15 +403,18 @@ async def pack(settings: PackerSettings) -> None:
     """Pack until SIGINT or SIGTERM."""
     partitions = await ensure_topics(settings)
     follower = Follower(Catalog(settings.catalog))
-    await asyncio.to_thread(follower.refresh)
-    packer = Packer(settings, partitions, follower)
+    await asyncio.to_thread(wait_for, "the catalog", follower.refresh, CatalogUnavailable)
+    lag = CountingLag()
+    packer = Packer(settings, partitions, follower, lambda: lag.seconds)
+    following = asyncio.create_task(lag.follow(settings, partitions))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, packer.stop)
     loop.add_signal_handler(signal.SIGUSR1, _show_tasks)
     monitor = asyncio.create_task(serve_monitor(settings.monitor_port, lambda: packer.troubles))
     await packer.run()
-    monitor.cancel()
+    for task in (monitor, following):
+        task.cancel()
 
 
 def run(settings: PackerSettings) -> None:

@@ -1,6 +1,6 @@
 """When small blocks may go, by a clock of our own."""
 
-from stream_workers.pace import FULL_ROWS, Pace
+from stream_workers.pace import FULL_ROWS, LAG_LINGER_MAX_S, Pace
 
 
 class Clock:
@@ -97,4 +97,34 @@ def test_after_the_rush_a_lone_event_waits_once() -> None:
     assert pace.may_go(1, still_coming=False)
     pace.went(1, 1)
     clock.now += 10
+    assert pace.may_go(1, still_coming=False)
+
+
+def test_behind_blocks_that_wait_for_the_counter_a_block_waits_to_be_large() -> None:
+    clock, lag = Clock(), 0.0
+    pace = Pace(20, 0.4, clock, lag_s=lambda: lag)
+    assert pace.may_go(1, still_coming=False)  # which starts its time
+    lag = 11.0
+    assert not pace.may_go(1, still_coming=False)
+    assert pace.wait_ms(1) == 1000
+    clock.now += 1.9
+    assert not pace.may_go(1, still_coming=False)
+    assert pace.may_go(FULL_ROWS, still_coming=True)
+    clock.now += 0.2
+    assert pace.may_go(1, still_coming=False)
+
+
+def test_however_long_the_counter_is_away_blocks_go_every_few_seconds() -> None:
+    clock = Clock()
+    pace = Pace(20, 0.4, clock, lag_s=lambda: 86_400.0)
+    assert not pace.may_go(1, still_coming=False)
+    clock.now += LAG_LINGER_MAX_S
+    assert pace.may_go(1, still_coming=False)
+
+
+def test_when_the_counter_has_caught_up_what_was_gathered_goes_at_once() -> None:
+    clock, lag = Clock(), 60.0
+    pace = Pace(20, 0.4, clock, lag_s=lambda: lag)
+    assert not pace.may_go(1, still_coming=False)
+    lag = 2.0
     assert pace.may_go(1, still_coming=False)

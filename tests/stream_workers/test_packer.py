@@ -53,7 +53,7 @@ class FakeBroker:
 class FakeFollower:
     snapshot = SimpleNamespace(version=1, external_id_of=no_customer)
 
-    def refresh(self) -> int:
+    async def catch_up(self) -> int:
         return 1
 
 
@@ -286,6 +286,9 @@ async def test_a_customer_created_just_before_its_event_is_known(
         def refresh(self) -> int:
             looks.append(1)
             known["cust_new"] = "acme"
+            return 1
+
+        async def catch_up(self) -> int:
             return 1
 
     monkeypatch.setattr(run._packer, "_follower", Follower())
