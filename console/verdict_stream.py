@@ -9,6 +9,7 @@ twice.
 import asyncio
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -35,6 +36,8 @@ from schemas.verdict_stream import Cursor, Point, StreamedEvent, StreamQuery
 
 LOOK_S = 0.5
 HEARTBEAT_S = 15.0
+KEY_S = 1.0
+"""How often a stream that waits looks whether its key still opens it."""
 RETRY_MS = 2000
 PAGE_ROWS = 200
 PROPERTIES_MAX = 65_536
@@ -209,35 +212,38 @@ class _Stream:
         }
 
     async def parts(self) -> AsyncIterator[bytes]:
-        """The stream's text, until the server stops, the key ends or the store is away."""
+        """The stream's text, until the server stops or the key ends."""
         yield b"retry: %d\n: %s\n\n" % (RETRY_MS, self._cursor.text().encode())
-        while not self._tail.stopping.is_set():
+        while await self._may_go_on():
             known = self._tail.stored
-            async for part in self._upto(known):
-                yield part
-            if not await self._may_go_on():
-                return
+            page = await self._page(known.ends)
+            if page is not None:
+                for event in self._events(page):
+                    yield event
+                if len(page) == PAGE_ROWS:
+                    continue
+                self._cursor = _behind(known, self._cursor.points)
             if not await self._more_than(known):
                 yield b": heartbeat\n\n"
 
-    async def _upto(self, stored: Stored) -> AsyncIterator[bytes]:
-        """The account's rows behind the cursor that are stored; the cursor moves behind them."""
-        while not self._tail.stopping.is_set():
-            try:
-                rows = await asyncio.to_thread(self._read, stored.ends)
-                told = await look(self._request, warnings_of, rows)
-            except (Rejection, ClickHouseError) as error:
-                log.warning("a stream has to wait: %s", error)
-                return
-            for row, warnings in zip(rows, told, strict=True):
-                points = dict(self._cursor.points)
-                points[row.block_partition] = Point(row.block_offset, row.block_index)
-                self._cursor = Cursor(self._cursor.time, points)
-                if not self._wanted or not self._wanted.isdisjoint(warnings):
-                    yield _event(row, warnings, self._cursor)
-            if len(rows) < PAGE_ROWS:
-                self._cursor = _behind(stored, self._cursor.points)
-                return
+    async def _page(self, ends: Mapping[int, int]) -> list[tuple[Row, list[str]]] | None:
+        """The account's next rows behind the cursor, with their warnings; None without a store."""
+        try:
+            rows = await asyncio.to_thread(self._read, ends)
+            told = await look(self._request, warnings_of, rows)
+        except (Rejection, ClickHouseError) as error:
+            log.warning("a stream has to wait: %s", error)
+            return None
+        return list(zip(rows, told, strict=True))
+
+    def _events(self, page: list[tuple[Row, list[str]]]) -> Iterator[bytes]:
+        """What is sent of a page; the cursor moves behind each of its rows."""
+        for row, warnings in page:
+            points = dict(self._cursor.points)
+            points[row.block_partition] = Point(row.block_offset, row.block_index)
+            self._cursor = Cursor(self._cursor.time, points)
+            if not self._wanted or not self._wanted.isdisjoint(warnings):
+                yield _event(row, warnings, self._cursor)
 
     def _read(self, ends: Mapping[int, int]) -> list[Row]:
         points = self._cursor.points
@@ -255,23 +261,23 @@ class _Stream:
         return [Row._make(row) for row in rows]
 
     async def _more_than(self, known: Stored) -> bool:
-        """Wait until more is stored; False after a while without, or when the server stops."""
-        waiting = {
-            asyncio.ensure_future(self._tail.beyond(known)),
-            asyncio.ensure_future(self._tail.stopping.wait()),
-        }
+        """Wait until more is stored, or the stream has to end; False after a while without."""
+        waiting = asyncio.ensure_future(self._tail.beyond(known))
+        heartbeat = time.monotonic() + HEARTBEAT_S
         try:
-            done, _ = await asyncio.wait(
-                waiting, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
-            )
-            return bool(done)
+            while time.monotonic() < heartbeat:
+                done, _ = await asyncio.wait([waiting], timeout=KEY_S)
+                if done or not await self._may_go_on():
+                    return True
+            return False
         finally:
-            for each in waiting:
-                each.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
 
     async def _may_go_on(self) -> bool:
-        """Whether the key that opened the stream still opens it."""
+        """Whether the server stays, and the key that opened the stream still opens it."""
+        if self._tail.stopping.is_set():
+            return False
         follower: Follower = self._request.state.follower
         try:
             key = self._request.headers.get("x-api-key")
