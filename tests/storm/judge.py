@@ -61,7 +61,9 @@ class Judge:
         self._rules = rules(tallylog.account)
         self._meters = {rule.event_name: create(tallylog, rule) for rule in self._rules}
         self._found: dict[tuple[int, str, str], Any] = {}
-        """By round, event name and customer: usage as it was found right."""
+        """By round, event name and customer: usage as the oracle has it."""
+        self._said: dict[Name, str] = {}
+        """The verdict of each event's first copy, as the oracle has it."""
 
     def look(self, round_: int) -> Findings:
         """Judge a round that is over, and what it repeated of those before it.
@@ -71,9 +73,14 @@ class Judge:
         paused = datetime.now(UTC)
         self._rest(paused)
         recent = self._journal.recent(round_)
-        findings = self._verdicts(recent, self._rows(recent))
-        if round_ in recent:
-            self._usage(round_, recent[round_], findings)
+        rows = self._rows(recent)
+        judged = self._judged(recent[round_])
+        self._said.update(
+            (name, one.verdict) for name, one in zip(recent[round_].events, judged, strict=True)
+        )
+        landed = [one for one in judged if one.sent.event["event_id"] in rows]
+        findings = self._verdicts(recent, rows)
+        self._usage(round_, landed, findings)
         customers = [(self._tallylog.account, each) for each in self._customers([round_])]
         differences = states.differences(self._tallylog.store, Scope.of(customers))
         findings.differing += [f"states: {each}" for each in differences]
@@ -145,19 +152,18 @@ class Judge:
         for each in rows.values():
             findings.verdicts.update(each)
         for round_ in rounds.values():
-            judged = {one.sent.position[1]: one for one in self._judged(round_)}
-            for index, (name, (_, copies)) in enumerate(round_.events.items()):
+            for name, (_, copies) in round_.events.items():
                 seen = dict(rows.pop(str(name), {}))
                 total = sum(seen.values())
                 repeated = seen.pop("duplicate", 0)
                 first = total - repeated
                 lost = max(copies.acked - total, 0) or int(total > 0 and first == 0)
                 doubled = max(total - copies.acked - copies.unknown, first - 1, 0)
-                wrong = first == 1 and judged[index].verdict not in seen
+                wrong = first == 1 and self._said[name] not in seen
                 findings.lost += lost
                 findings.doubled += doubled
                 if wrong:
-                    findings.differing.append(f"{name} is {seen}, not {judged[index].verdict}")
+                    findings.differing.append(f"{name} is {seen}, not {self._said[name]}")
                 if lost or doubled or wrong:
                     findings.names.append(name)
         for event_id, seen in rows.items():
@@ -184,7 +190,7 @@ class Judge:
             findings.doubled += max(seen - copies.acked - copies.unknown, 0)
 
     def _judged(self, round_: Round) -> list[Counted]:
-        """What the oracle says of each event of a round that is in, by its number there."""
+        """What the oracle says of the first copy of each event of a round, in their order."""
         now = datetime.now(UTC)
         log = [
             oracle.Sent(self._tallylog.account, event.fields, now, (0, index, 0))
@@ -192,14 +198,12 @@ class Judge:
         ]
         return oracle.judge(log, self._rules)
 
-    def _usage(self, number: int, round_: Round, findings: Findings) -> None:
-        """Usage of each feature by each customer of a round is what the oracle says."""
-        landed = self._rows([number])
+    def _usage(self, number: int, landed: list[Counted], findings: Findings) -> None:
+        """Usage of each feature by each customer of a round is what its events that are in make."""
         of: dict[tuple[str, str], list[Counted]] = defaultdict(list)
-        for one in self._judged(round_):
+        for one in landed:
             event = one.sent.event
-            if event["event_id"] in landed:
-                of[event["event_name"], event["external_customer_id"]].append(one)
+            of[event["event_name"], event["external_customer_id"]].append(one)
         for rule, customer in self._questions(number):
             seed = f"{self._world.seed}/{number}/{rule.event_name}/{customer}"
             for start, end in moments(self._world, seed, RANGES - 1):
@@ -209,7 +213,7 @@ class Judge:
                 value = self._ask(rule.event_name, customer, start, end)
                 findings.asked += 1
                 if (start, end) == (self._world.start, self._world.began):
-                    self._found[number, rule.event_name, customer] = value
+                    self._found[number, rule.event_name, customer] = wanted
                 if value != wanted:
                     findings.differing.append(
                         f"usage of {rule.event_name} by {customer} from {start} to {end}"
