@@ -18,7 +18,7 @@ from tests.storm.journal import Journal, Round
 from verification import ledger, states
 from verification.states import Scope
 
-QUIET_S = 120.0
+QUIET_S = 300.0
 POLL_S = 0.1
 RANGES = 2
 SHOWN_MAX = 50
