@@ -16,6 +16,10 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 INFLATING_MAX = 4
 """Compressed bodies that are inflated at once: a bomb takes its 10 MiB before it shows."""
 
+PARTS_MAX = 256
+"""Members of gzip, or frames of zstd: each copies the rest of the body, and may be empty."""
+
+ZSTD_WINDOW_MAX = 1 << 27
 THREAD_BYTES = 4096
 """A compressed body from here on is inflated on a thread: others need not wait for it."""
 
@@ -159,6 +163,8 @@ def _gunzip(body: bytes) -> bytes:
     parts: list[bytes] = []
     room = BODY_BYTES_MAX + 1
     while body:
+        if len(parts) == PARTS_MAX:
+            raise _broken("gzip", f"it has more than {PARTS_MAX} members")
         stream = zlib.decompressobj(31)
         parts.append(_inflated(stream, body, room, "gzip"))
         room -= len(parts[-1])
@@ -178,12 +184,28 @@ def _undeflate(body: bytes) -> bytes:
 
 def _unzstd(body: bytes) -> bytes:
     try:
-        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
+        reader = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX).stream_reader(
             body, read_across_frames=True
         )
-        return _whole(reader.read(BODY_BYTES_MAX + 1))
+        text = _whole(reader.read(BODY_BYTES_MAX + 1))
+        if body:
+            _require_whole_frames(body)
     except zstandard.ZstdError as error:
         raise _broken("zstd", error) from None
+    return text
+
+
+def _require_whole_frames(body: bytes) -> None:
+    """See that the last frame of zstd ends: the reader gives what there is of it either way."""
+    for _ in range(PARTS_MAX):
+        frame = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX).decompressobj()
+        frame.decompress(body)
+        if not frame.eof:
+            raise _broken("zstd", "it ends too early")
+        body = frame.unused_data
+        if not body:
+            return
+    raise _broken("zstd", f"it has more than {PARTS_MAX} frames")
 
 
 def _inflated(stream: Any, body: bytes, room: int, name: str) -> bytes:

@@ -70,14 +70,14 @@ def take(body: bytes, *, bulk: bool, edge: Edge, names: Names) -> Taken:
     try:
         reading = read(body, now_ms=edge.now_ms, single=not bulk, bulk=bulk)
     except Unreadable as unreadable:
+        if unreadable.flaw.code == "too_many_events":
+            raise _too_many() from None
         raise _refusal([unreadable.flaw], bulk) from None
     events, flaws = reading.events, reading.flaws
     if not events:
         raise InvalidRequest.at("/events", "empty", "Empty events array")
     if len(events) > EVENTS_MAX:
-        raise InvalidRequest.at(
-            "/events", "too_many_events", f"More than {EVENTS_MAX} events in a single request"
-        )
+        raise _too_many()
     if flaws:
         raise _refusal(flaws, bulk)
     unnamed = False
@@ -100,6 +100,11 @@ def take(body: bytes, *, bulk: bool, edge: Edge, names: Names) -> Taken:
         headers.append((topics.HEADER_FIRST_ID, edge.first_id.encode()))
     event_id = known[0].event_id or event_id_at(edge.first_id, 0)
     return Taken(body, headers, len(known), event_id)
+
+
+def _too_many() -> InvalidRequest:
+    detail = f"More than {EVENTS_MAX} events in a single request"
+    return InvalidRequest.at("/events", "too_many_events", detail)
 
 
 _SHORT_TEXTS = {"invalid_timestamp": "Invalid timestamp format"}

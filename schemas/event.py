@@ -42,7 +42,7 @@ class Event(msgspec.Struct, gc=False):
     event_name: Name
     external_customer_id: Name | None = None
     event_id: Name | None = None
-    timestamp: str | None = None
+    timestamp: Annotated[str, Meta(max_length=NAME_LENGTH_MAX)] | None = None
     source: Annotated[str, Meta(max_length=NAME_LENGTH_MAX)] | None = None
     properties: Raw = Raw(b"")
     customer_id: Name | None = None
