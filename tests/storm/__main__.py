@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ def main(
 ) -> None:
     """Run a storm, or what is asked for instead; end with status 1 if anything is wrong."""
     logging.getLogger("clickhouse_connect").setLevel(logging.CRITICAL)  # the engine dies often
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))  # and stop what was started
     results = page.read()
     if render:
         page.write(results)

@@ -20,7 +20,7 @@ PARTITIONS = 4
 EVENTS = 8
 POLL_S = 0.05
 SLOW_S = 15.0
-GIVE_UP_S = 120.0
+GIVE_UP_S = 240.0
 
 
 class Recovery(NamedTuple):
