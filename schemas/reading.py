@@ -11,6 +11,8 @@ from schemas.errors import Fault, InvalidRequest, pointer, shown
 
 Model = TypeVar("Model", bound=BaseModel)
 _json = msgspec.json.Decoder(float_hook=Decimal)
+_SHOULD_BE = "Input should be "
+"""How pydantic begins to say what type it wants; our own faults are whole already."""
 
 
 def read_json(body: bytes) -> Any:
@@ -64,8 +66,8 @@ def _fault(error: ErrorDetails) -> Fault:
         case "string_pattern_mismatch":
             detail = f"{name} {shown(error['input'])} does not match {context['pattern']}"
             return Fault(pointer(*place), "invalid_format", detail)
-    if error["type"].endswith("_type") or error["type"] == "model_attributes_type":
-        wanted = error["msg"].removeprefix("Input should be ").replace("valid dictionary", "object")
+    if error["type"].endswith("_type") and error["msg"].startswith(_SHOULD_BE):
+        wanted = error["msg"].removeprefix(_SHOULD_BE).replace("a valid dictionary", "an object")
         wanted = "an object" if error["type"].startswith("model") else wanted
         return Fault(pointer(*place), "wrong_type", f"{name} should be {wanted}")
     if "field" in context:
