@@ -89,7 +89,8 @@ def _zombies(outcome: Outcome) -> Figure:
         f"a counter stopped for {2 * session_s:g} s, twice the session timeout, under load, while"
         " another takes its partitions, then continued",
         "20 times: 0 lost, 0 doubled",
-        f"{hit} times: {_found(outcome)}",
+        f"{hit} times: {_found(outcome)}; {outcome.fenced} ended as they found their partition"
+        " to have another owner",
         hit >= 20 and report.passed(outcome),
     )
 

@@ -12,10 +12,11 @@ from typing import Any
 from tests import oracle
 from tests.e2e.running import Tallylog
 from tests.e2e.test_oracle import create
+from tests.e2e.test_verify import verify
 from tests.oracle import Counted, Rule
 from tests.storm.events import CUSTOMERS, Name, World, moments, rules
 from tests.storm.journal import Journal, Round
-from verification import ledger, states
+from verification import states
 from verification.states import Scope
 
 QUIET_S = 300.0
@@ -84,12 +85,11 @@ class Judge:
         customers = [(self._tallylog.account, each) for each in self._customers([round_])]
         differences = states.differences(self._tallylog.store, Scope.of(customers))
         findings.differing += [f"states: {each}" for each in differences]
-        findings.differing += [f"ledger: {each}" for each in ledger.flaws(self._tallylog.store)]
         self._conservation(paused, findings)
         return findings
 
     def look_at_all(self) -> Findings:
-        """The verdict of every event, and usage of every round, once more."""
+        """The verdict of every event, usage of every round, and `tallylog verify`, once more."""
         findings = self._verdicts(self._journal.rounds, self._rows(self._journal.rounds))
         for (_, event_name, customer), wanted in self._found.items():
             range_ = self._world.start, self._world.began
@@ -99,7 +99,14 @@ class Judge:
                 findings.differing.append(
                     f"usage of {event_name} by {customer} was {wanted}, and is {value} at the end"
                 )
+        self._verify(findings)
         return findings
+
+    def _verify(self, findings: Findings) -> None:
+        """States, ledger, ids and running totals of all that is stored."""
+        status, found = verify(self._tallylog)
+        if status:
+            findings.differing.append(f"tallylog verify ends with {status}: {found}"[:1000])
 
     def _rest(self, paused: datetime) -> None:
         """Wait until nothing waits in the log."""

@@ -51,6 +51,12 @@ class Parts:
             time.sleep(0.05)
         raise TimeoutError(f"there is no {part}")
 
+    def logged(self, part: str, words: str) -> int:
+        """How many lines of a part's log have some words."""
+        log = Path(self._tallylog.data_dir) / "logs" / f"{part}.log"
+        with log.open(errors="replace") as lines:
+            return sum(words in line for line in lines)
+
     @contextmanager
     def guest(self, part: str) -> Iterator[subprocess.Popen[bytes]]:
         """Another packer or counter beside the supervisor's; told to end on leaving."""

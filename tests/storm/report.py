@@ -50,6 +50,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "lost": findings.lost,
         "doubled": findings.doubled,
         "differing": findings.differing,
+        "fenced": outcome.fenced,
         "failure": outcome.failure,
         "passed": passed(outcome),
     }

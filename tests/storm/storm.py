@@ -65,6 +65,8 @@ class Outcome:
     seconds: float = 0.0
     left_out: dict[str, str] = field(default_factory=dict)
     """Kinds of fault that this machine doesn't allow, and why."""
+    fenced: int = 0
+    """How often a counter ended itself because its partition had another owner."""
     failure: str = ""
     """Why it could not be ended."""
 
@@ -136,6 +138,7 @@ def storm(folder: Path, options: Options, console: Console) -> Outcome:
         except Exception as error:
             outcome.failure = f"{type(error).__name__}: {error}"
         outcome.sends = field_.journal.outcomes
+        outcome.fenced = field_.parts.logged("counter", "store.NotOwner:")
         outcome.seconds = time.monotonic() - started
         if outcome.failure or not outcome.findings.well:
             field_.journal.write(folder / "journal.jsonl")
