@@ -52,7 +52,7 @@ def attribution(
     if found.subscription is not None:
         row: SubscriptionRow = subscriptions.get(session, customer.account, found.subscription.id)
         answer["subscription"] = SUBSCRIPTIONS.shown(session, row)
-        period = period_at(found.subscription, at)
+        period = period_at(found.subscription, found.at)
         if period is not None:
             answer["period_start"], answer["period_end"] = moment(period.start), moment(period.end)
     if found.price is not None:

@@ -335,13 +335,14 @@ def _placed(session: Session, account: str, event: Stored) -> _Place:
     customer = _customer_row(session, account, event.customer)
     feature = _feature_row(session, account, event.feature_id, event.event_name)
     billing = invoice = None
-    if customer is not None and feature is not None:
+    if customer is not None and feature is not None and event.verdict == Verdict.COUNTED:
         at = to_datetime(event.timestamp)
         billing = attribution(session, customer, feature, at)
-        if billing["billed"] and event.verdict == Verdict.COUNTED:
-            closed = invoices.ending_after(session, billing["subscription"]["id"], at)
+        if billing["billed"]:
+            since = max(at, datetime.fromisoformat(billing["period_start"]))
+            closed = invoices.ending_after(session, billing["subscription"]["id"], since)
             block = (event.block_epoch, event.block_partition, event.block_offset)
-            invoice = invoiced_on(closed, event.feature_id, at, block)
+            invoice = invoiced_on(closed, event.feature_id, since, block)
     return _Place(
         None if customer is None else customer.document(),
         None if feature is None else feature.document(),

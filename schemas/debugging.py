@@ -204,7 +204,7 @@ class Lookup(TypedDict):
 
     first    Of a duplicate: the row that came first.
     history  Rows that a later one replaced, as when its feature was created after it.
-    billing  Where it is billed, or why nowhere.
+    billing  Where it is billed, or why nowhere; null where it doesn't count, as `cure` says why.
     invoice  The line that it is in; null until its period's invoice, or the next one, is closed.
     """
 

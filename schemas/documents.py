@@ -423,7 +423,11 @@ class CustomerEntitlementsDocument(TypedDict):
 
 
 class AttributionDocument(TypedDict):
-    """Where a customer's use of a feature is billed at a moment, or why nowhere."""
+    """Where a customer's use of a feature is billed at a moment, or why nowhere.
+
+    period_start, period_end  Of a cumulative feature, the first period that bills it: it is in the
+                              level of that one and of those behind it.
+    """
 
     customer_id: str
     external_customer_id: str

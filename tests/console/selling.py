@@ -30,11 +30,17 @@ class Shop:
         """Post a body that is refused with this status, and give the error."""
         return await self.post(path, status, **body)
 
-    async def feature(self, kind: str = "SUM", **meter: Any) -> Any:
+    async def feature(
+        self, kind: str = "SUM", *, reset_usage: str = "BILLING_PERIOD", **meter: Any
+    ) -> Any:
         """A feature with an event name of its own."""
         field = {} if kind == "COUNT" else {"field": "credits"}
         aggregation = {"type": kind, **field, **meter}
-        rule = {"event_name": f"used.{next(_numbers)}", "aggregation": aggregation}
+        rule = {
+            "event_name": f"used.{next(_numbers)}",
+            "aggregation": aggregation,
+            "reset_usage": reset_usage,
+        }
         return await self.post("features", name="Credits", meter=rule)
 
     async def plan(self, *features: Any, **terms: Any) -> Any:

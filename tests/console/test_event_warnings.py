@@ -125,12 +125,32 @@ async def test_pages_of_what_nothing_bills_hold_all_of_it_once(
     assert seen == [f"e{n}" for n in range(0, 40, 3)]
 
 
+async def test_what_a_level_counts_is_billed_from_the_first_period_that_something_bills(
+    client: httpx.AsyncClient, store: Client, shop: Shop
+) -> None:
+    feature = await shop.feature("COUNT", reset_usage="NEVER")
+    customer = await shop.customer()
+    name = customer["external_id"]
+    store_rows(store, 1, used(1, name, feature, 5), used(2, name, feature, -1))
+    start = (NOW - timedelta(days=2)).isoformat()
+    subscription = await shop.subscription(customer, await shop.plan(feature), start_date=start)
+    assert await listed(client) == {"e1": [], "e2": []}
+    life = (await client.get("/v1/events/e1")).json()
+    assert "failure_point" not in life["debug_tracker"]
+    billing = life["billing"]
+    assert billing["billed"] and billing["period_start"] == subscription["current_period_start"]
+    path = f"subscriptions/{subscription['id']}/cancel"
+    await shop.post(path, 200, cancellation_type="immediate")
+    assert await listed(client) == {"e1": [], "e2": [UNBILLED]}
+
+
 async def test_many_at_once_are_told_as_one_by_one(
     client: httpx.AsyncClient, store: Client, shop: Shop, settings: Settings
 ) -> None:
     feature, customer, subscription = await sold(shop)
     other = await shop.feature("COUNT")
-    plan = await shop.plan(other)
+    level = await shop.feature("COUNT", reset_usage="NEVER")
+    plan = await shop.plan(other, level)
     await shop.post(
         f"subscriptions/{subscription['id']}/change/execute",
         200,
@@ -141,7 +161,7 @@ async def test_many_at_once_are_told_as_one_by_one(
     uses = [
         Use(name, each["id"], NOW - timedelta(hours=hours))
         for name in names
-        for each in (feature, other)
+        for each in (feature, other, level)
         for hours in (-1, 0, 6, 12, 13, 47, 48, 49)
     ]
     catalog = Catalog(settings.catalog)

@@ -196,6 +196,15 @@ def test_3b_a_customer_without_a_subscription_is_said_to_have_none(account: Tall
     assert plan["id"] in told["billing"]["message"]
 
 
+def test_an_event_that_does_not_count_is_not_said_to_be_billed(account: Tallylog) -> None:
+    feature, _, _ = sold(account)
+    told = life(account, of(feature, properties={"credits": "two"}))
+    assert (told["verdict"], told["billing"]) == ("wrong_type", None)
+    steps = told["debug_tracker"]
+    assert steps["price_lookup"]["status"] == "unprocessed"
+    assert steps["subscription_line_item_lookup"]["status"] == "unprocessed"
+
+
 def test_3c_usage_below_the_free_tier_costs_nothing_and_shows_why(account: Tallylog) -> None:
     feature, _, subscription = sold(account, usage_limit=10, is_enabled=True)
     life(account, of(feature, properties={"credits": 4}))
@@ -243,6 +252,28 @@ def test_3d_an_event_shows_the_invoice_line_that_it_is_in_once_its_period_is_clo
     told = life(account, of(feature, timestamp=last_month))
     assert (told["billing"]["billed"], told["invoice"]) == (True, None)
     assert life(account, of(feature))["invoice"] is None
+
+
+def test_5a_what_a_cumulative_feature_counted_before_the_subscription_shows_its_first_invoice(
+    account: Tallylog,
+) -> None:
+    name = f"level.{uuid4().hex[:8]}"
+    meter = MODEL_USAGE | {"event_name": name, "reset_usage": "NEVER"}
+    feature = post(account, "features", name=name, meter=meter)
+    plan = post(account, "plans", name="Pro")
+    post(account, "prices", **price(plan, feature))
+    customer = post(account, "customers", external_id=name)
+    before = (datetime.now(UTC) - timedelta(days=100)).isoformat()
+    told = life(account, of(feature, timestamp=before))
+    assert failure(told) == ("subscription_line_item_lookup", "no_subscription")
+    subscription = subscribe(account, customer, plan)
+    url = f"events/{told['event']['id']}"
+    until(lambda: get(account, url)["invoice"] is not None, True)
+    told = get(account, url)
+    [invoice] = get(account, "invoices", subscription_id=subscription["id"], order="asc")["items"]
+    assert (told["billing"]["billed"], warnings(told)) == (True, [])
+    assert told["billing"]["period_start"] == invoice["period_start"]
+    assert told["invoice"]["line_id"] == invoice["line_items"][0]["id"]
 
 
 def test_4a_a_bad_request_names_the_field_before_and_after_it_is_sent(account: Tallylog) -> None:
