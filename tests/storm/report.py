@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from tests.storm.parts import PARTS
-from tests.storm.plan import FAILPOINTS, KINDS
+from tests.storm.plan import FAILPOINTS, WEIGHTS
 from tests.storm.storm import Outcome, Struck
 
 RECOVERY_MAX_S = 30.0
@@ -64,14 +64,12 @@ def machine() -> str:
 def shown(outcome: Outcome) -> RenderableType:
     """The outcome as tables."""
     found = document(outcome)
-    hurt = Table("part", *KINDS, "killed", "recovered in s: median", "max")
-    for column in hurt.columns[1:]:
-        column.justify = "right"
+    hurt = Table("part", "killed", "faults", "recovered, s: median", "max")
     for part in PARTS:
         times = found["recovery_s"][part]
-        counts = [str(found["faults"].get(part, {}).get(kind, "")) for kind in KINDS]
+        faults = ", ".join(f"{kind} {count}" for kind, count in found["faults"][part].items())
         middle, most = ("", "") if times is None else (times["median"], times["max"])
-        hurt.add_row(part, *counts, str(found["kills"][part]), str(middle), str(most))
+        hurt.add_row(part, str(found["kills"][part]), faults, str(middle), str(most))
     points = Table("failpoint", "hit", "nobody came by")
     for name, (hit, missed) in found["failpoints"].items():
         points.add_row(name, str(hit), str(missed))
@@ -101,7 +99,7 @@ def _faults(outcome: Outcome) -> dict[str, dict[str, int]]:
             if each.fault.beside:
                 counts[each.fault.beside, "kill"] += 1
     return {
-        part: {kind: counts[part, kind] for kind in KINDS if counts[part, kind]} for part in PARTS
+        part: {kind: counts[part, kind] for kind in WEIGHTS if counts[part, kind]} for part in PARTS
     }
 
 
