@@ -27,7 +27,7 @@ def main(
     minutes: Annotated[float, typer.Option(help="For so long; 0: --count decides.")] = 0,
     count: Annotated[int, typer.Option(help="So many faults; 0: --minutes decides.")] = 0,
     faults: Annotated[str, typer.Option(help=f"Of {','.join(KINDS)}.")] = ",".join(KINDS),
-    session: Annotated[float, typer.Option(help="Session timeout of workers, s.")] = 4.0,
+    session: Annotated[float, typer.Option(help="Session timeout of workers, s.")] = 3.0,
     pace: Annotated[float, typer.Option(help="Load: 1 is about 250 events/s.")] = 1.0,
     zombies: Annotated[int, typer.Option(help="Make so many zombies of a counter.")] = 0,
     lost_state: Annotated[int, typer.Option(help="Lose the counter's disk so often.")] = 0,

@@ -14,7 +14,7 @@ from tests.e2e.running import Tallylog
 from tests.storm.parts import Parts
 from tests.storm.plan import FOLDERS, Fault
 
-HIT_S = 15.0
+HIT_S = 30.0
 JOINS_S = 3.0
 """How long a guest has to join."""
 ZOMBIE_S = 2.0

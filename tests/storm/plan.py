@@ -35,7 +35,7 @@ FAILPOINTS = {
 NEEDS = {"counter.owned": "counter", "counter.doubted": "engine"}
 """Failpoints that nobody comes by unless this part is killed as well."""
 WEIGHTS = {
-    "kill": 10,
+    "kill": 14,
     "stop": 3,
     "restart": 1,
     "failpoint": 4,
@@ -46,6 +46,8 @@ WEIGHTS = {
     "forget": 1,
     "older": 1,
 }
+BESIDE = 0.45
+"""So many kills are of two parts at once."""
 FOLDERS = ("kafka", "engine", "counter")
 """Parts that have a folder of their own, which can be full."""
 
@@ -89,7 +91,7 @@ def plan(seed: int, kinds: Sequence[str], session_s: float) -> Iterator[Fault]:
     turns = {kind: _turns(chance, list(_parts(kind))) for kind in kinds}
     while True:
         kind = chance.choices(list(kinds), weights)[0]
-        after_s = chance.uniform(0.2, 1.5)
+        after_s = chance.uniform(0.1, 1.0)
         if kind == "failpoint":
             name = next(points)
             stops = name not in NEEDS and chance.random() < 0.2
@@ -99,7 +101,7 @@ def plan(seed: int, kinds: Sequence[str], session_s: float) -> Iterator[Fault]:
         part = next(turns[kind])
         beside = ""
         lasts_s = 0.0
-        if kind == "kill" and chance.random() < 0.3:
+        if kind == "kill" and chance.random() < BESIDE:
             beside = chance.choice([each for each in PARTS if each != part])
         elif kind == "stop":
             short = chance.random() < 0.6

@@ -20,8 +20,8 @@ from tests.storm.parts import Parts
 from tests.storm.plan import Fault, plan
 from tests.storm.probe import Probe, Recovery
 
-FAULTS_A_ROUND = 8
-WARM_UP_S = 2.0
+FAULTS_A_ROUND = 10
+WARM_UP_S = 1.0
 
 
 @dataclass(frozen=True)
