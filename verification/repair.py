@@ -6,6 +6,8 @@ stores anything: each block partition is held, and its counter waits.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
+from uuid import uuid4
 
 from clickhouse_connect.driver import Client
 
@@ -36,30 +38,43 @@ def repair(client: Client, found: Sequence[Difference], ledger: Sequence[Flaw]) 
             f"rows are missing or too many ({missing[0].detail}): bring them back first,"
             " the states may be what is right"
         )
-    with _held(client):
+    with _held(client) as held:
         keys = [each.key for each in found]
         for first in range(0, len(keys), KEYS_AT_ONCE):
-            _rebuild(client, keys[first : first + KEYS_AT_ONCE])
+            _rebuild(client, keys[first : first + KEYS_AT_ONCE], held)
+
+
+class Held(NamedTuple):
+    """A block partition that is kept from its counter, under an owner number."""
+
+    store: Store
+    slot: int
+    partition: int
+    owner: int
 
 
 @contextmanager
-def _held(client: Client) -> Iterator[None]:
+def _held(client: Client) -> Iterator[list[Held]]:
     """Nobody stores a block meanwhile, and what was stored last is whole."""
-    held: list[tuple[Store, int, int]] = []
+    held: list[Held] = []
     try:
         for slot in reached(client):
             epoch, partition = divmod(slot, SLOTS_PER_EPOCH)
             store = Store(client, epoch)
             owner = store.hold(partition)
-            held.append((store, partition, owner))
+            held.append(Held(store, slot, partition, owner))
             store.mend(partition, owner)
-        yield
+        yield held
     finally:
-        for store, partition, owner in held:
-            store.release(partition, owner)
+        for each in held:
+            each.store.release(each.partition, each.owner)
 
 
-def _rebuild(client: Client, keys: Sequence[Key]) -> None:
+def _rebuild(client: Client, keys: Sequence[Key], held: Sequence[Held]) -> None:
+    """Two statements. They do nothing once a partition has another owner, whenever they arrive.
+
+    Who holds the partitions next waits for the second as for an insert of the first of them.
+    """
     scope = Scope.of([(key.account, key.external_customer_id) for key in keys])
     parameters = {
         **parameters_of(scope, reached(client)),
@@ -68,7 +83,11 @@ def _rebuild(client: Client, keys: Sequence[Key]) -> None:
         "key_customers": [key.external_customer_id for key in keys],
         "spans": [int(key.span.timestamp()) for key in keys],
         "groups": [key.group_key for key in keys],
+        "owners": f"{client.database}.owners",
+        "held_slots": [each.slot for each in held],
+        "held_owners": [each.owner for each in held],
     }
+    prefix = held[0].store.query_prefix(held[0].partition)
     client.command(
         f"ALTER TABLE usage_states DELETE WHERE {query('verify_keys')}",
         parameters,
@@ -78,5 +97,5 @@ def _rebuild(client: Client, keys: Sequence[Key]) -> None:
     client.command(  # texts of ours, whose values are parameters
         f"INSERT INTO usage_states SELECT * FROM ({made}) WHERE {query('verify_keys')}",  # noqa: S608
         parameters,
-        settings={"insert_deduplicate": 0},
+        settings={"insert_deduplicate": 0, "query_id": f"{prefix}repair-{uuid4().hex}"},
     )

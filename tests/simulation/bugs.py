@@ -18,7 +18,7 @@ from aiokafka.structs import OffsetAndMetadata
 from clickhouse.client import InsertFailed
 from schemas.limits import BLOCK_BYTES_MAX
 from schemas.position import SLOTS_PER_EPOCH
-from stream_workers import claim_store, claims, folding, partition
+from stream_workers import claim_store, claims, folding, partition, store
 from stream_workers.claim_store import ClaimStore
 from stream_workers.claims import later
 from stream_workers.counter import Counting
@@ -372,6 +372,30 @@ def a_partition_is_not_taken_over(patch: pytest.MonkeyPatch) -> None:
         return self._owner_of(self._epoch * SLOTS_PER_EPOCH + number)
 
     patch.setattr(Store, "acquire", read)
+
+
+# Repair
+
+
+@bug("repaired")
+def a_repair_holds_nobody(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Store, "hold", lambda self, number: self._owner_of(number))
+    patch.setattr(Store, "release", lambda *_: None)
+
+
+@bug("repaired")
+def a_hold_is_not_waited_for(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(store, "_is_held", lambda _: False)
+
+
+@bug("repaired", "37:pause")
+def statements_of_a_repair_are_good_for_ever(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Engine, "holds", lambda *_: True)
+
+
+@bug("repaired")
+def states_are_made_anew_beside_the_old_ones(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Engine, "delete", lambda self, usages, owners: self.make_anew([], {}, owners))
 
 
 async def _commit(run: Any, reached: Mapping[Any, Any]) -> None:

@@ -90,6 +90,11 @@ def land(world: World, pick: Pick) -> None:
         world.log.append(*world.log.late.pop(pick(len(world.log.late))))
 
 
+def damage(world: World, pick: Pick) -> None:
+    """States are spoilt, and repaired meanwhile."""
+    world.damage(pick(10))
+
+
 def settle(world: World, pick: Pick) -> None:
     """Everything comes to rest."""
     world.settle()
@@ -97,9 +102,9 @@ def settle(world: World, pick: Pick) -> None:
 
 DEEDS: tuple[Callable[[World, Pick], None], ...] = (
     produce, create, sweep, pass_time, go_on, strike, rebalance, go_on_after_a_pause, wake, land,
-    settle,
+    damage, settle,
 )  # fmt: skip
-WEIGHTS = (6, 1, 2, 1, 12, 4, 1, 1, 1, 1, 1)
+WEIGHTS = (6, 1, 2, 1, 12, 4, 1, 1, 1, 1, 1, 1)
 
 
 def shape_of(pick: Pick) -> dict[str, Any]:

@@ -9,7 +9,7 @@ and once more before the target.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -36,9 +36,12 @@ Usage = tuple[str, str, str]  # account, feature, customer
 
 
 class State(NamedTuple):
-    """What one part of the states holds: number and sum by usage, and the block's marker."""
+    """What one part of the states holds: number and sum by usage, and the block's marker.
 
-    partition: int
+    partition  None: a repair made it, without a marker.
+    """
+
+    partition: int | None
     upto: int
     usage: dict[Usage, tuple[int, Decimal]]
 
@@ -174,6 +177,68 @@ class Engine:
 
         return steps
 
+    def reached(self) -> dict[int, int]:
+        """By block partition, the last block in the states."""
+        last: dict[int, int] = {}
+        for state in self.states:
+            if state.partition is not None:
+                last[state.partition] = max(state.upto, last.get(state.partition, -1))
+        return last
+
+    def differing(self) -> list[Usage]:
+        """Of which usages the states aren't what the rows of the blocks in them come to."""
+        found, wanted = total(self.states), total([self.made_of(self.reached())])
+        usages = sorted({*found, *wanted})
+        return [usage for usage in usages if found.get(usage) != wanted.get(usage)]
+
+    def made_of(self, last: Mapping[int, int], usages: Collection[Usage] | None = None) -> "State":
+        """What the view makes of all rows up to these blocks."""
+
+        def is_in(row: Row) -> bool:
+            return bool(row["block_offset"] <= last.get(row["block_partition"], -1))
+
+        usage = _usage([row for row in self.rows() if is_in(row)])
+        chosen = {each: usage[each] for each in usage if usages is None or each in usages}
+        return State(None, -1, chosen)
+
+    def delete(
+        self, usages: Collection[Usage], owners: Mapping[int, int]
+    ) -> Callable[[Statement], Any]:
+        """No states of some usages any more, while partitions have these owners."""
+
+        def steps(statement: Statement) -> Generator[str, None, None]:
+            yield f"arrival of {statement.name}"
+            statement.running = True
+            yield f"states part of {statement.name}"
+            if self.holds(owners):
+                for state in self.states:
+                    for usage in usages:
+                        state.usage.pop(usage, None)
+            yield f"answer to {statement.name}"
+
+        return steps
+
+    def make_anew(
+        self, usages: Collection[Usage], cut: Mapping[int, int], owners: Mapping[int, int]
+    ) -> Callable[[Statement], Any]:
+        """The states of some usages from the rows before a cut, while partitions have owners."""
+
+        def steps(statement: Statement) -> Generator[str, None, None]:
+            yield f"arrival of {statement.name}"
+            statement.running = True
+            made = self.made_of({slot: before - 1 for slot, before in cut.items()}, usages)
+            holds = self.holds(owners)
+            yield f"states part of {statement.name}"
+            if holds:
+                self.states.append(made)
+            yield f"answer to {statement.name}"
+
+        return steps
+
+    def holds(self, owners: Mapping[int, int]) -> bool:
+        """The condition of a repair's statements."""
+        return all(self.owners.get(slot, 0) == owner for slot, owner in owners.items())
+
     def own(self, slot: int, owner: int) -> Callable[[Statement], Any]:
         """A row into `owners`."""
 
@@ -199,6 +264,11 @@ def _of(row: Row, partition: int, offset: int) -> bool:
 
 def _state(rows: list[Row]) -> State:
     """What the view makes of a block's rows."""
+    [marker] = [row for row in rows if row["verdict"] == "marker"]
+    return State(marker["block_partition"], marker["block_offset"], _usage(rows))
+
+
+def _usage(rows: list[Row]) -> dict[Usage, tuple[int, Decimal]]:
     counts: Counter[Usage] = Counter()
     sums: dict[Usage, Decimal] = {}
     for row in rows:
@@ -206,12 +276,17 @@ def _state(rows: list[Row]) -> State:
             usage = row["account"], row["feature_id"], row["external_customer_id"]
             counts[usage] += 1
             sums[usage] = sums.get(usage, Decimal()) + row["value"]
-    [marker] = [row for row in rows if row["verdict"] == "marker"]
-    return State(
-        marker["block_partition"],
-        marker["block_offset"],
-        {usage: (counts[usage], sums[usage]) for usage in counts},
-    )
+    return {usage: (counts[usage], sums[usage]) for usage in counts}
+
+
+def total(states: Iterable[State]) -> dict[Usage, tuple[int, Decimal]]:
+    """What parts of the states come to when they are merged."""
+    found: dict[Usage, tuple[int, Decimal]] = {}
+    for state in states:
+        for usage, (count, sum_) in state.usage.items():
+            n, value = found.get(usage, (0, Decimal()))
+            found[usage] = n + count, value + sum_
+    return found
 
 
 class SimulatedStore(Store):
@@ -226,14 +301,14 @@ class SimulatedStore(Store):
         return "simulated/0"
 
     def _owner_of(self, slot: int) -> int:
-        _ask("owner")
+        ask("owner")
         return self._engine.owners.get(slot, 0)
 
     def _set_owner(self, slot: int, owner: int) -> None:
         self._execute(f"owner of {slot}", "", self._engine.own(slot, owner))
 
     def _is_inserting(self, partition: int) -> bool:
-        _ask("inserts running")
+        ask("inserts running")
         prefix = self.query_prefix(partition)
         running = [
             each for each in self._engine.statements
@@ -244,7 +319,7 @@ class SimulatedStore(Store):
         return bool(running)
 
     def _last_marker(self, partition: int) -> Sequence[Sequence[Any]]:
-        _ask("last marker")
+        ask("last marker")
         markers = [row for row in self._engine.rows() if _of_marker(row, partition)]
         last = sorted(markers, key=lambda row: int(row["block_offset"]))[-1:]
         return [
@@ -253,12 +328,12 @@ class SimulatedStore(Store):
         ]
 
     def states_upto(self, partition: int) -> int:
-        _ask("marker of the states")
+        ask("marker of the states")
         states = self._engine.states
         return max((each.upto for each in states if each.partition == partition), default=-1)
 
     def _blocks(self, partition: int, after: int, upto: int) -> list[int]:
-        _ask("blocks to fill")
+        ask("blocks to fill")
         rows = (row for row in self._engine.rows() if _of_marker(row, partition))
         return sorted({row["block_offset"] for row in rows if after < row["block_offset"] <= upto})
 
@@ -267,14 +342,14 @@ class SimulatedStore(Store):
         self._execute(name, query_id, self._engine.fill(partition, offset, owner))
 
     def page_end(self, partition: int, after: int, upto: int, since: int) -> int:
-        _ask("end of a page")
+        ask("end of a page")
         offsets = sorted(claim[0].offset for claim in self._claims(partition, after, upto, since))
         return offsets[PAGE_ROWS] if len(offsets) > PAGE_ROWS else upto
 
     def claims(
         self, partition: int, after: int, upto: int, since: int
     ) -> Generator[list[tuple[int, bytes, bytes]], None, None]:
-        _ask("a page of claims")
+        ask("a page of claims")
         for at, key, claim in reversed(list(self._claims(partition, after, upto, since))):
             yield [(claim.time, key, pack(claim))]
             del at
@@ -282,7 +357,7 @@ class SimulatedStore(Store):
     def claims_of(
         self, ids: pa.RecordBatch, partition: int, after: int, upto: int, since: int
     ) -> dict[bytes, bytes]:
-        _ask("claims of ids")
+        ask("claims of ids")
         pairs = {(row["account"], row["event_id"]) for row in ids.to_pylist()}
         rows = self._claims(partition, after, upto, since, pairs)
         return {key: pack(claim) for _, key, claim in sorted(rows)}
@@ -308,11 +383,7 @@ class SimulatedStore(Store):
                 yield claim.point, _claimed(row), claim
 
     def _execute(self, name: str, query_id: str, steps: Callable[[Statement], Any]) -> None:
-        statement = self._engine.execute(name, query_id, steps)
-        if not statement.answered:
-            raise OperationalError("no answer")
-        if statement.code is not None:
-            raise OperationalError(f"code {statement.code}")
+        refused(self._engine.execute(name, query_id, steps))
 
 
 class SimulatedInserts:
@@ -339,7 +410,15 @@ def _rows(stream: bytes) -> tuple[Row, ...]:
         return tuple(reader.read_all().to_pylist())
 
 
-def _ask(question: str) -> None:
+def refused(statement: Statement) -> None:
+    """Raises OperationalError when a statement wasn't answered with success."""
+    if not statement.answered:
+        raise OperationalError("no answer")
+    if statement.code is not None:
+        raise OperationalError(f"code {statement.code}")
+
+
+def ask(question: str) -> None:
     """A question put to the store. Raises OperationalError when no answer comes."""
     if effect(f"ask: {question}") is not None:
         raise OperationalError("no answer")

@@ -164,6 +164,24 @@ def restored(world: World) -> None:
     world.settle()
 
 
+def repaired(world: World) -> None:
+    """States are spoilt, and made anew while blocks go on to come."""
+    world.produce(event("a"), event("b", 2))
+    world.settle()
+    world.prologue_ends()
+    world.damage(0)
+    repair = world.processes["repair-1"].fibers[0]
+    while repair.effect != "send delete of states":
+        actors = [a for a in world.actors() if a is repair or a in world.engine.statements]
+        if not actors:
+            break  # it met a fault
+        world.step(actors[0])
+    world.produce(event("c", 4), event("a", 3))
+    world.settle()
+    world.produce(event("d", 5))
+    world.settle()
+
+
 HISTORIES: Mapping[str, History] = {
     "plain": History(plain),
     "late": History(late, {"poll": 4}),
@@ -175,6 +193,7 @@ HISTORIES: Mapping[str, History] = {
     "reread": History(reread, {"poll": 4}),
     "outdated": History(outdated),
     "restored": History(restored),
+    "repaired": History(repaired),
     # With a fault of their own, so that a second one meets what is done about the first.
     "halved": History(plain, faults={"states part of insert 0/0": "engine"}),
     "doubted": History(pieces, {"bytes_max": 400}, {"arrival of insert 0/0": "refuse"}),

@@ -15,7 +15,7 @@ from schemas import resent
 from schemas.block import decode
 from schemas.position import INDEX_BITS
 from tests.simulation.catalog import Catalog
-from tests.simulation.engine import Engine, Usage
+from tests.simulation.engine import Engine, Usage, total
 from tests.simulation.log import BLOCKS, RESENT, Log
 from tests.stream_workers.worlds import HORIZON_MS, Row, origin, point
 
@@ -61,6 +61,11 @@ class Ledger:
             if (partition, offset) not in found:
                 self._wrong(f"block {partition}/{offset} is acknowledged and not in {name}")
 
+    def repaired(self) -> None:
+        """Judge a repair that says it is done: states are what the rows of their blocks come to."""
+        if wrong := self.engine.differing():
+            self._wrong(f"after a repair the states of {wrong} differ from their rows")
+
     def _wrong(self, what: str) -> None:
         """Note it here, as the worker may take what is raised in it for a fault of its own."""
         self.wrong = Wrong(what)
@@ -83,7 +88,8 @@ class Ledger:
         for name, found in (
             ("events", [(r["block_partition"], r["block_offset"])
                         for r in rows if r["verdict"] == "marker"]),
-            ("the states", [(each.partition, each.upto) for each in self.engine.states]),
+            ("the states", [(each.partition, each.upto) for each in self.engine.states
+                            if each.partition is not None]),
         ):  # fmt: skip
             wanted = {
                 (tp.partition, record.offset)
@@ -191,11 +197,7 @@ class Ledger:
                 usage = row["account"], row["feature_id"], row["external_customer_id"]
                 n, value = wanted.get(usage, (0, Decimal()))
                 wanted[usage] = n + 1, value + row["value"]
-        found: dict[Usage, tuple[int, Decimal]] = {}
-        for state in self.engine.states:
-            for usage, (count, sum_) in state.usage.items():
-                n, value = found.get(usage, (0, Decimal()))
-                found[usage] = n + count, value + sum_
+        found = {usage: sums for usage, sums in total(self.engine.states).items() if sums[0]}
         _equal("states", found, wanted)
 
 

@@ -18,10 +18,11 @@ from stream_workers.pace import Pace
 from stream_workers.packer import Packer
 from stream_workers.partition import Parts
 from stream_workers.settings import PackerSettings, WorkerSettings
-from tests.simulation import disks, log
+from tests.simulation import disks, log, repairing
 from tests.simulation.catalog import Follower
 from tests.simulation.engine import SimulatedInserts, SimulatedStore
 from tests.simulation.fibers import Calls, Crash, Process, Thread, current, effect, idle, run, wait
+from verification import repair
 
 
 def pack(process: Process) -> None:
@@ -119,6 +120,19 @@ def _end_process() -> None:
     raise Crash
 
 
+def _monotonic() -> float:
+    """A clock that goes on only while somebody sleeps."""
+    return float(current().process.world.slept_s)
+
+
+def _nap(seconds: float) -> None:
+    """Wait for a repair, or, without one, for as long as anybody waits for one."""
+    world = current().process.world
+    if seconds:
+        wait(lambda: not world.repairing)
+        world.slept_s += store.HOLD_S
+
+
 @contextmanager
 def replaced(bytes_max: int) -> Iterator[None]:
     """The workers' I/O, and whatever makes them wait for real, replaced by what is simulated.
@@ -136,7 +150,13 @@ def replaced(bytes_max: int) -> Iterator[None]:
         patch.setattr(partition, "RETRY_S", (0.0,))
         patch.setattr(refill, "RETRY_S", 0.0)
         patch.setattr(store, "SETTLE_POLL_S", 0.0)
-        numbers, clock = count_up(), SimpleNamespace(**vars(time) | {"time": lambda: 0.0})
+        patch.setattr(repair, "Store", lambda engine, epoch: SimulatedStore(engine, epoch))
+        patch.setattr(repair, "reached", repairing.reached)
+        patch.setattr(repair, "_rebuild", repairing.rebuild)
+        numbers = count_up()
+        clock = SimpleNamespace(
+            **vars(time) | {"time": lambda: 0.0, "monotonic": _monotonic, "sleep": _nap}
+        )
         patch.setattr(store, "secrets", SimpleNamespace(randbelow=lambda _: next(numbers)))
         patch.setattr(store, "time", clock)
         patch.setitem(packing.Pool.cut.__kwdefaults__ or {}, "bytes_max", bytes_max)

@@ -26,11 +26,16 @@ from tests.simulation.engine import Engine, Statement
 from tests.simulation.fibers import Fiber, Process
 from tests.simulation.ledger import Ledger, Wrong
 from tests.simulation.log import RESENT, Log
+from tests.simulation.repairing import mend_states
 from tests.stream_workers.worlds import point, resend
 
 RESTARTS_MAX = 60
 EFFECTS_MAX = 5000
-ROLES: Mapping[str, Callable[[Process], None]] = {"packer": workers.pack, "counter": workers.count}
+ROLES: Mapping[str, Callable[[Process], None]] = {
+    "packer": workers.pack,
+    "counter": workers.count,
+    "repair": mend_states,
+}
 Actor = Fiber | Statement
 Plan = Mapping[Any, str]
 """Faults by the effect that they meet: its number, or what it is when that happens first."""
@@ -75,6 +80,9 @@ class World:
         self._slow_refills = slow_refills
         self._restarts = 0
         self._standbys = 0
+        self.slept_s = 0.0
+        self._to_repair = False
+        self._repairs = 0
         for number in range(packers):
             self.start("packer", f"packer-{number}")
         for number in range(counters):
@@ -116,6 +124,32 @@ class World:
     def pass_time(self, ms: int) -> None:
         """Let time go by, for the log."""
         self.log.now += ms
+
+    def damage(self, number: int) -> None:
+        """Something spoils the states of a usage; an operator repairs them until they are right."""
+        parts = [state for state in self.engine.states if state.usage]
+        if parts:
+            usage = parts[number % len(parts)].usage
+            events, value = usage[next(iter(usage))]
+            usage[next(iter(usage))] = events + 1, value + 1
+            self.repair()
+
+    def repair(self) -> None:
+        """An operator repairs the states."""
+        self._to_repair = True
+        if not self.repairing:
+            self._repairs += 1
+            self.start("repair", f"repair-{self._repairs}")
+
+    def repaired(self) -> None:
+        """A repair has succeeded."""
+        self._to_repair = False
+
+    @property
+    def repairing(self) -> bool:
+        """Whether a repair is under way, as far as anybody can wait for it."""
+        repairs = (p for p in self.processes.values() if p.role == "repair" and not p.paused)
+        return any(not p.dead and not p.fibers[0].finished for p in repairs)
 
     def rebalance(self, role: str) -> None:
         """Give each partition to another member of the group."""
@@ -208,6 +242,8 @@ class World:
     def pause(self, process: Process) -> None:
         """Stop a process for so long that others take its partitions over."""
         process.paused = True
+        if process.role == "repair":
+            return
         self._group(process).leave(process.name)
         alive = (p for p in self.processes.values() if p.role == process.role and not p.paused)
         if next(alive, None) is None:
@@ -228,7 +264,13 @@ class World:
         self.engine.statements = [each for each in self.engine.statements if not each.over]
         for process in list(self.processes.values()):
             main = process.fibers[0]
-            if main.finished or process.dead:
+            if process.role == "repair":
+                if main.finished or process.dead:
+                    process.kill()
+                    del self.processes[process.name]
+                    if self._to_repair and not any(step.fault for step in self.trail):
+                        raise Wrong(f"{process.name} fails without a fault: {main.failure!r}")
+            elif main.finished or process.dead:
                 process.kill()
                 self._group(process).leave(process.name)
                 self._restarts += 1
@@ -244,12 +286,18 @@ class World:
         if self.log.late:
             self.log.append(*self.log.late.pop(0))
             return True
+        if self._to_repair:
+            self._restarts += 1
+            if self._restarts > RESTARTS_MAX:
+                raise Wrong("no repair comes to its end")
+            self.repair()
+            return True
         for process in self.processes.values():
             if process.paused:
                 self.resume(process)
                 return True
         for process in self.processes.values():
-            if process.name not in self._group(process).members:
+            if process.role != "repair" and process.name not in self._group(process).members:
                 self._group(process).join_again(process.name)
                 return True
         return False
