@@ -113,7 +113,7 @@ class Judge:
         deadline = time.monotonic() + QUIET_S
         while True:
             seen = self._monitoring()
-            if seen is not None and datetime.fromisoformat(seen["looked_at"]) > paused:
+            if seen is not None and "trouble" not in seen and _after(seen["looked_at"], paused):
                 if not any(stage["lag_offsets"] for stage in seen["stages"]):
                     return
             if time.monotonic() > deadline:
@@ -127,11 +127,12 @@ class Judge:
         while time.monotonic() < deadline:
             if (seen := self._monitoring()) is not None:
                 gaps = seen["conservation"]
-                if gaps["until"] is not None and datetime.fromisoformat(gaps["until"]) > paused:
-                    break
+                if _after(gaps["until"], paused):
+                    if (gaps["gap_events"], gaps["gap_rows"]) != (0, 0):
+                        findings.differing.append(f"conservation: {gaps}")
+                    return
             time.sleep(POLL_S)
-        if (gaps["gap_events"], gaps["gap_rows"]) != (0, 0):
-            findings.differing.append(f"conservation: {gaps}")
+        raise TimeoutError(f"whether anything is missing isn't known after {QUIET_S:g} s: {gaps}")
 
     def _monitoring(self) -> dict[str, Any] | None:
         answer = self._tallylog.http.get("/v1/events/monitoring")
@@ -242,3 +243,7 @@ class Judge:
         answer = self._tallylog.http.post("/v1/events/usage/meter", json=question)
         answer.raise_for_status()
         return json.loads(answer.text, parse_float=Decimal, parse_int=Decimal)["value"]
+
+
+def _after(moment: str | None, paused: datetime) -> bool:
+    return moment is not None and datetime.fromisoformat(moment) > paused
