@@ -183,6 +183,26 @@ def clickhouse() -> None:
 
 
 @app.command()
+def reader(
+    account: Annotated[str, typer.Argument(help="Whose events may be read.")],
+    data_dir: DataDir = Path(".tallylog"),
+    remove: Annotated[bool, typer.Option("--remove", help="Let it in no more.")] = False,
+) -> None:
+    """Give an account's reader a new password for the local ClickHouse engine, shown once."""
+    from local_stack.readers import PREFIX, Readers
+
+    readers = Readers(data_dir / "clickhouse")
+    try:
+        if not remove:
+            out.print(f"user      {PREFIX}{account}\npassword  {readers.create(account)}")
+        elif not readers.remove(account):
+            raise ValueError(f"{account!r} has no reader")
+    except ValueError as error:
+        err.print(f"[red]{error}")
+        raise typer.Exit(1) from None
+
+
+@app.command()
 def migrate() -> None:
     """Bring the tables of ClickHouse and of the catalog up to date, and make the first key."""
     from catalog.bootstrap import bootstrap

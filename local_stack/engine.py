@@ -20,6 +20,7 @@ import faulthandler
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import threading
 import uuid
@@ -29,9 +30,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from local_stack import readers
 from local_stack.errors import FolderTaken
-from local_stack.exceptions import EngineError
+from local_stack.exceptions import EngineError, engine_error
 from local_stack.forms import ExternalTable
+from local_stack.readers import Reader, Readers, forbidden
 from local_stack.sandbox import confine, reaches_out, suspicious
 from local_stack.statements import DataInsert, quoted, selects, writing
 
@@ -54,6 +57,8 @@ CREATE OR REPLACE VIEW system.live_queries AS SELECT * REPLACE (
 """
 
 
+READER_MEMORY = 150_000
+"""Bytes of a reader's query, per MB of the engine's."""
 MERGES = "MergeMutate"
 MERGES_NICE = 10
 GIVE_WAY_EVERY_S = 2.0
@@ -72,6 +77,7 @@ class Query:
     tables    Tables that exist for this query alone.
     insert    The INSERT whose data lies in `data`, if it is one.
     data      A file descriptor of this process.
+    reader    Whose rights and limits it has; None: the operator's.
     """
 
     sql: str
@@ -82,6 +88,7 @@ class Query:
     tables: Sequence[ExternalTable] = ()
     insert: DataInsert | None = None
     data: int = -1
+    reader: Reader | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ class Engine:
         die_at_once(chdb)
         self._connect = chdb.connect  # type: ignore[attr-defined]
         self._changes = chdb.query_class.MUTATING  # type: ignore[attr-defined]
+        self._reads = chdb.query_class.READ_ONLY  # type: ignore[attr-defined]
         self._answers = folder / "answers"
         shutil.rmtree(self._answers, ignore_errors=True)  # of a process that was killed
         self._answers.mkdir()
@@ -123,6 +131,9 @@ class Engine:
         self._path = str(folder / "data")
         self._first = self._connect(f"{self._path}?config-file={config}")
         self._classify = threading.Lock()
+        self.readers = Readers(folder)
+        self._reader_memory = str(memory_mb * READER_MEMORY)
+        self._views_made = False
         for sql in (f"CREATE DATABASE IF NOT EXISTS {DATABASE} ENGINE = Atomic", LIVE_QUERIES):
             self._first.query(sql, "TSV")
         about = "SELECT version(), timezone(), displayName()"
@@ -131,6 +142,8 @@ class Engine:
         sql = "SELECT name, content_type FROM system.formats WHERE is_output"
         rows = self._first.query(sql, "TSV").bytes().decode().splitlines()
         self.content_types: dict[str, str] = dict(row.split("\t") for row in rows)
+        sql = "SELECT lower(name) FROM system.table_functions"
+        self._table_functions = frozenset(self._first.query(sql, "TSV").bytes().decode().split())
 
     def _let_merges_give_way(self) -> None:
         """The engine makes their threads when it first merges."""
@@ -160,6 +173,43 @@ class Engine:
         """
         with self.coded():
             return self._connect(self._path)
+
+    def connect_reader(self, reader: Reader, query: Query) -> Any:
+        """A connection with a reader's rights and limits, for a statement that it may ask.
+
+        Raises EngineError: for a statement that it may not.
+        """
+        connection = self.connect()
+        try:
+            with self.coded():
+                self._make_views()
+                settings = dict(readers.SETTINGS) | {"max_memory_usage": self._reader_memory}
+                settings["log_comment"] = f"{query.query_id} {reader.account}"
+                connection.query(set_statement(settings), "Null")
+                connection.query("SET ROLE reader", "Null")
+                about = connection.classify_query(query.sql)
+                if about["statement_count"] != 1 or about["query_class"] != self._reads:
+                    raise not_for_readers("all but one SELECT")
+                tree = connection.query(f"EXPLAIN AST\n{query.sql}", "TSVRaw", params=query.params)
+                what = forbidden(tree.bytes().decode(errors="replace"), self._table_functions)
+                if what:
+                    raise not_for_readers(what)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make_views(self) -> None:
+        """Make the views of readers anew, once a process, when there are tables."""
+        with self._classify:
+            if self._views_made:
+                return
+            self._first.query(f"CREATE DATABASE IF NOT EXISTS {readers.DATABASE}", "Null")
+            for view in readers.VIEWS:
+                head = f"CREATE OR REPLACE VIEW {readers.DATABASE}.{view} DEFINER = rows_of_readers"
+                sql = f"{head} SQL SECURITY DEFINER AS SELECT * FROM {DATABASE}.{view}"  # noqa: S608 ours
+                self._first.query(sql, "Null")
+            self._views_made = True
 
     def ask(self, connection: Any, sql: str, format_name: str = "Null") -> bytes:
         """The whole answer to a statement of our own. Raises EngineError."""
@@ -194,7 +244,7 @@ class Engine:
         What `write` raises ends the query. Raises EngineError.
         """
         with self.coded(), self._tables(connection, query.tables):
-            if query.settings:
+            if query.settings and query.reader is None:
                 connection.query(set_statement(query.settings), "Null")
             if query.insert is not None:
                 sql = query.insert.reading(descriptor_path(query.data))
@@ -259,6 +309,11 @@ class Engine:
         return summary_of(result)
 
 
+def not_for_readers(what: str) -> EngineError:
+    """A refusal of what a reader may not ask for."""
+    return engine_error(497, f"Not enough privileges: {what} is not for readers", "ACCESS_DENIED")
+
+
 def give_way(threads: str, nice: int) -> None:
     """Let this process's threads of a name yield to its others, where the system tells of them."""
     for task in Path("/proc/self/task").glob("*"):
@@ -313,7 +368,9 @@ def write_config(folder: Path, memory_mb: int) -> Path:
     templates = files("local_stack")
     users = folder / "users.xml"
     users.write_text(
-        templates.joinpath("clickhouse_users.xml").read_text().format(memory=memory_mb * 700_000)
+        templates.joinpath("clickhouse_users.xml")
+        .read_text()
+        .format(memory=memory_mb * 700_000, nobody=secrets.token_hex(32))
     )
     config = folder / "config.xml"
     config.write_text(

@@ -13,7 +13,7 @@ STATUS: dict[int, int] = {
     **{int(code): 400 for code in BAD_REQUEST.split()},
     **{int(code): 404 for code in NOT_FOUND.split()},
     **dict.fromkeys((192, 193, 497, 512, 516), 403),
-    **dict.fromkeys((76, 209, 439), 503),
+    **dict.fromkeys((76, 202, 209, 439), 503),
     **{48: 501, 159: 408, 194: 401, 229: 413, 381: 411},
 }
 

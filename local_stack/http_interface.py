@@ -22,9 +22,12 @@ import base64
 import contextlib
 import json
 import logging
+import os
 import secrets
+import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -36,6 +39,7 @@ from local_stack.encodings import BadEncoding, Encoder, chosen_encoding
 from local_stack.engine import DATABASE, Engine, Query, Summary, descriptor_path, set_statement
 from local_stack.exceptions import STATUS, EngineError, engine_error, exception_block
 from local_stack.outbox import Outbox
+from local_stack.readers import AT_ONCE, NICE, OF_ONE_MAX, QUERY_BYTES_MAX, WAITING_MAX, Reader
 from local_stack.sandbox import suspicious
 from local_stack.statements import LIVE_QUERIES, format_of, tokens, with_query_ids
 
@@ -79,6 +83,10 @@ class HttpInterface:
         self._queries = ThreadPoolExecutor(QUERIES_AT_ONCE, thread_name_prefix="query")
         self._inserts = ThreadPoolExecutor(INSERTS_AT_ONCE, thread_name_prefix="insert")
         self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
+        self._readers = ThreadPoolExecutor(
+            AT_ONCE, thread_name_prefix="reader", initializer=yield_to_others
+        )
+        self._reading: Counter[str] = Counter()  # queries of each account that run or wait
         self._running: set[str] = set()
         self._sessions: dict[str, Session] = {}
 
@@ -98,7 +106,7 @@ class HttpInterface:
 
     def close(self) -> None:
         """Forget sessions and let no query begin; what runs is for the engine to end."""
-        for pool in (self._queries, self._inserts, self._control):
+        for pool in (self._queries, self._inserts, self._control, self._readers):
             pool.shutdown(wait=False, cancel_futures=True)
         for session in self._sessions.values():
             if not session.busy:
@@ -108,12 +116,18 @@ class HttpInterface:
     async def _answer(self, request: Request, receive: Receive, send: Send) -> None:
         headers = self._headers(request)
         try:
-            self._authenticate(request)
+            reader = self._authenticate(request)
+            if reader is not None:
+                require_simple(request)
+                receive = at_most(QUERY_BYTES_MAX, receive)
             with Body(request) as body:
                 await body.read(receive)
-                query = self._query(request, body)
+                query = (
+                    reader_query(request, body, reader) if reader else self._query(request, body)
+                )
                 headers["x-clickhouse-query-id"] = query.query_id
-                await self._run(request, query, headers, receive, send)
+                with self._reads(reader):
+                    await self._run(request, query, headers, receive, send)
         except Disconnected:
             return
         except BadEncoding as error:
@@ -158,6 +172,8 @@ class HttpInterface:
 
     def _pool(self, query: Query) -> ThreadPoolExecutor:
         """The threads that a query waits for: inserts never wait behind long SELECTs."""
+        if query.reader is not None:
+            return self._readers
         if query.insert is not None:
             return self._inserts
         return self._control if is_control(query.sql) else self._queries
@@ -197,7 +213,10 @@ class HttpInterface:
 
     def _work(self, query: Query, outbox: "Outbox", session: Session | None) -> Summary:
         """On a thread: run the query and fill the outbox."""
-        connection = session.connection if session else self.engine.connect()
+        if query.reader is not None:
+            connection = self.engine.connect_reader(query.reader, query)
+        else:
+            connection = session.connection if session else self.engine.connect()
         before = self._settings_before(connection, query) if session else ""
         try:
             summary = self.engine.run(connection, query, outbox.write)
@@ -295,15 +314,34 @@ class HttpInterface:
             return ""
         return chosen_encoding(request.headers.get("accept-encoding", ""))
 
-    def _authenticate(self, request: Request) -> None:
-        """Check user and password as a server does; raises EngineError (516)."""
+    def _authenticate(self, request: Request) -> Reader | None:
+        """Who asks: a reader, or the operator (None). Raises EngineError (516) as a server does."""
         user, password = credentials(request)
+        if reader := self.engine.readers.find(user, password):
+            return reader
         right = secrets.compare_digest(password, self.password.encode())
         if user not in {self.user, *(["default"] if not self.password else [])} or not right:
             raise unauthenticated(
                 f"{user}: Authentication failed: password is incorrect, or there is no user "
                 "with such name"
             )
+        return None
+
+    @contextlib.contextmanager
+    def _reads(self, reader: Reader | None) -> Iterator[None]:
+        """Hold a place for a reader's query; raises EngineError (202) where there is none."""
+        if reader is None:
+            yield
+            return
+        full = self._reading.total() >= AT_ONCE + WAITING_MAX
+        if full or self._reading[reader.account] >= OF_ONE_MAX:
+            text = "Too many simultaneous queries of readers: ask again when one has ended"
+            raise engine_error(202, text, "TOO_MANY_SIMULTANEOUS_QUERIES")
+        self._reading[reader.account] += 1
+        try:
+            yield
+        finally:
+            self._reading[reader.account] -= 1
 
     @contextlib.contextmanager
     def _registered(self, query_id: str) -> Iterator[None]:
@@ -351,6 +389,59 @@ class HttpInterface:
             session.busy = False
             if request.flag("close_session"):
                 self._sessions.pop(name).connection.close()
+
+
+READER_ARGS = frozenset(
+    "query database default_format user password compress wait_end_of_query buffer_size readonly "
+    "enable_http_compression query_id client_protocol_version role".split()
+)
+
+
+def require_simple(request: Request) -> None:
+    """Raise EngineError for what a reader's request may not bring beside its statement."""
+    for name in request.args:
+        if name not in READER_ARGS and not name.startswith("param_"):
+            raise engine_error(164, f"Cannot modify '{name}' setting in readonly mode", "READONLY")
+    if request.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+        raise engine_error(497, "A reader's query is sent as it is", "ACCESS_DENIED")
+    if request.headers.get("content-type", "").strip().lower().startswith("multipart"):
+        raise engine_error(497, "A reader brings no tables and no forms", "ACCESS_DENIED")
+
+
+def at_most(size: int, receive: Receive) -> Receive:
+    """The same body, of so many bytes at most. Raises EngineError (62)."""
+    left = size
+
+    async def next_piece() -> MutableMapping[str, Any]:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise engine_error(62, f"Max query size exceeded: {size} bytes", "SYNTAX_ERROR")
+        return message
+
+    return next_piece
+
+
+def reader_query(request: Request, body: Body, reader: Reader) -> Query:
+    """A reader's query: its id is ours, so that it can't take that of another."""
+    if body.insert is not None:
+        raise engine_error(497, "Not enough privileges: a reader writes nothing", "ACCESS_DENIED")
+    if not body.sql.strip():
+        raise engine_error(62, "Syntax error: empty query", "SYNTAX_ERROR")
+    default = request.args.get("default_format") or request.headers.get("x-clickhouse-format")
+    return Query(
+        sql=body.sql,
+        format=format_of(body.sql) or default or "TabSeparated",
+        params={name[6:]: value for name, value in body.args.items() if name.startswith("param_")},
+        query_id=str(uuid.uuid4()),
+        reader=reader,
+    )
+
+
+def yield_to_others() -> None:
+    """Let this thread run when no other wants to."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def credentials(request: Request) -> tuple[str, bytes]:
