@@ -59,12 +59,16 @@ class Journal:
         self.rounds: dict[int, Round] = {}
         self.outcomes: Counter[str] = Counter()
         """Events by the outcome of their send, each time that they were sent."""
+        self.wronged: list[str] = []
+        """What was said where a request was refused with 4xx: all of them are as they should be."""
         self._lines: list[Line] = []
         self._lock = threading.Lock()
 
     def note(self, round_: int, producer: str, sent: Sent, outcome: Outcome, why: str = "") -> None:
         """One request or record was sent, and this is known of it."""
         with self._lock:
+            if outcome == "refused" and why.startswith("4"):
+                self.wronged.append(f"{producer}: {why}")
             self.outcomes[outcome] += len(sent.events) + len(sent.letters)
             for event in sent.events:
                 of = self.rounds.setdefault(event.name.round, Round())

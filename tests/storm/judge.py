@@ -91,6 +91,7 @@ class Judge:
     def look_at_all(self) -> Findings:
         """The verdict of every event, usage of every round, and `tallylog verify`, once more."""
         findings = self._verdicts(self._journal.rounds, self._rows(self._journal.rounds))
+        findings.differing += self._journal.wronged[:SHOWN_MAX]
         for (_, event_name, customer), wanted in self._found.items():
             range_ = self._world.start, self._world.began
             value = self._ask(event_name, customer, *range_)

@@ -31,14 +31,15 @@ class Http:
     def __call__(self, sent: Sent) -> Answer:
         """POST it once."""
         try:
-            status = self._client.post(self._path, content=sent.body).status_code
+            answer = self._client.post(self._path, content=sent.body)
         except httpx.ConnectError as error:
             return "refused", repr(error)  # nobody listens: nothing was sent
         except httpx.HTTPError as error:
             return "unknown", repr(error)
-        if status == 202:
+        if answer.status_code == 202:
             return "acked", ""
-        return "unknown" if status >= 500 else "refused", str(status)
+        told = f"{answer.status_code} {answer.text[:200]}"
+        return "unknown" if answer.status_code >= 500 else "refused", told
 
     def close(self) -> None:
         """Close its connections."""
