@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +38,9 @@ T = TypeVar("T")
 Row = TypeVar("Row", bound=EntityTable)
 BUSY_TIMEOUT_S = 15
 """How long a SQLite writer waits for another."""
+ANSWER_S = 20.0
+"""How long a request waits for the database: longer than one writer for another."""
+THREADS = 8
 POSTGRESQL = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -125,6 +129,7 @@ class Catalog:
     def __init__(self, url: str) -> None:
         """Connects lazily; see `catalog.migrations.migrate` for the tables."""
         self.engine = open_engine(url)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="catalog")
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -145,8 +150,23 @@ class Catalog:
             yield writing
             counter.version = writing.version
 
+    async def on_thread(self, work: Callable[[], T]) -> T:
+        """Do work with the database on a thread of its own kind: others never wait for it.
+
+        Raises CatalogUnavailable after ANSWER_S; whether the work is done then, nobody knows.
+        """
+        doing = asyncio.get_running_loop().run_in_executor(self._threads, work)
+        done, _ = await asyncio.wait([doing], timeout=ANSWER_S)
+        if not done:
+            doing.add_done_callback(lambda late: late.cancelled() or late.exception())
+            raise CatalogUnavailable(
+                "The catalog does not answer", cure="look whether it was done, and send it again"
+            )
+        return doing.result()
+
     def close(self) -> None:
         """Close every connection."""
+        self._threads.shutdown(wait=False)
         self.engine.dispose()
 
 

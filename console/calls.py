@@ -1,6 +1,5 @@
 """What endpoints have in common: a body as a model, a transaction on a thread, an answer."""
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -71,7 +70,7 @@ async def change(
             follower.refresh()
         return done
 
-    return await asyncio.to_thread(run)
+    return await catalog.on_thread(run)
 
 
 async def look(
@@ -88,7 +87,7 @@ async def look(
         with catalog.reading() as session:
             return operation(session, account, *args, **kwargs)
 
-    return await asyncio.to_thread(run)
+    return await catalog.on_thread(run)
 
 
 def json_answer(value: object, status: int = 200) -> Response:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from catalog import database, keys
 from catalog import follower as module
-from catalog import keys
 from catalog.database import Catalog, CatalogUnavailable
 from catalog.follower import Follower
 from catalog.tables import Change
@@ -128,3 +128,17 @@ async def test_a_database_that_hangs_holds_nobody_up(
     while follower._lock.locked():  # noqa: ASYNC110 - in another thread
         await asyncio.sleep(0.01)
     assert (await follower.authenticate(newer, Scope.INGEST)).account == "acme"
+
+
+async def test_who_asks_a_database_that_hangs_is_told_so(
+    sqlite_catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "ANSWER_S", 0.1)
+    go_on = threading.Event()
+    asking = (sqlite_catalog.on_thread(lambda: go_on.wait(10)) for _ in range(20))
+    refused = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(each) for each in refused] == [CatalogUnavailable] * 20
+    assert await asyncio.to_thread(lambda: True)  # threads of others are free
+    go_on.set()
+    monkeypatch.setattr(database, "ANSWER_S", 10.0)
+    assert await sqlite_catalog.on_thread(lambda: changes(sqlite_catalog)) > 0
