@@ -65,6 +65,13 @@ REBALANCES = Counter("packer_rebalances_total", "Assignments of source partition
 PARTITIONS = Gauge("packer_source_partitions", "Source partitions assigned")
 
 
+class LogWentBack(KafkaError):
+    """A topic was made anew under a running packer: the consumer began it again by itself.
+
+    A new run sees that the committed record isn't there any more, and opens an epoch.
+    """
+
+
 class Packer:
     """One run from the committed positions until a rebalance, a fault or the end.
 
@@ -157,6 +164,7 @@ class _Run(ConsumerRebalanceListener):
         self._logs: dict[TopicPartition, Log] = {}
         self._gaps: dict[TopicPartition, str] = {}
         self._events: dict[TopicPartition, int] = {}  # read so far, where that is known
+        self._read: dict[TopicPartition, int] = {}  # the last offset
         self._pool = Pool()
         self._reached: dict[TopicPartition, Bookmark] = {}
         self._flushes: list[asyncio.Task[None]] = []
@@ -196,6 +204,7 @@ class _Run(ConsumerRebalanceListener):
         self._logs.clear()
         self._gaps.clear()
         self._events.clear()
+        self._read.clear()
         self._starts = {}  # a flush under way goes on with its own
         self._reached.clear()
         self._pool = Pool()
@@ -221,6 +230,9 @@ class _Run(ConsumerRebalanceListener):
         source = self._logs.get(tp)
         if source is None:
             return  # not opened yet: read again after its seek; or of an assignment that is over
+        if records[0].offset <= self._read.get(tp, -1):
+            raise LogWentBack(f"{tp.topic}/{tp.partition} is read again from {records[0].offset}")
+        self._read[tp] = records[-1].offset
         read = _records(source, records)
         first = 1 if tp in self._gaps else 0
         before = len(self._pool) + first

@@ -15,7 +15,7 @@ from schemas.position import Log, position
 from schemas.topics import GATEWAY_EVENTS
 from stream_workers import packer as module
 from stream_workers.epochs import Bookmark, Opened
-from stream_workers.packer import Packer, _Run
+from stream_workers.packer import LogWentBack, Packer, _Run
 from stream_workers.packing import Pool
 from stream_workers.settings import PackerSettings
 from tests.stream_workers.worlds import NOW, make_event, no_customer
@@ -226,8 +226,8 @@ async def test_a_header_that_no_gateway_writes_is_passed_over(
 
 
 async def test_a_record_without_a_believable_time_is_received_now(run: _Run) -> None:
-    for stamp in (-1, 0, NOW * 1000):
-        run._gather(TP, [record(0, timestamp=stamp)])
+    for offset, stamp in enumerate((-1, 0, NOW * 1000)):
+        run._gather(TP, [record(offset, timestamp=stamp)])
     [(_, block)] = run._pool.cut(1, epoch=0, catalog_version=1, starts={})
     times = block.table().column("ingested_at").to_pylist()
     assert all(NOW < time < 2 * NOW for time in times)
@@ -299,3 +299,16 @@ async def test_a_customer_created_just_before_its_event_is_known(
     (block, _), *_ = broker.sends
     assert block.table().column("external_customer_id").to_pylist() == ["acme", "acme"]
     assert [letter.code for letter in block.dead_letters] == ["unknown_customer_id"] * 2
+
+
+async def test_a_log_that_begins_again_under_a_run_ends_the_run(
+    run: _Run, broker: FakeBroker
+) -> None:
+    """Its new records stand where others stood: as covered, they would be lost without a word."""
+    for offset in (3, 4):
+        run._gather(TP, [record(offset)])
+    with pytest.raises(LogWentBack):
+        run._gather(TP, [record(0)])
+    await run.on_partitions_assigned([TP])
+    run._logs[TP] = Log("events.acme", 1, 0)
+    run._gather(TP, [record(0)])
