@@ -3,6 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -14,7 +15,8 @@ from schemas.limits import BODY_BYTES_MAX
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 INFLATING_MAX = 4
-"""Compressed bodies that are inflated at once: a bomb takes its 10 MiB before it shows."""
+"""Compressed bodies that are inflated at once: a bomb takes its 10 MiB before it shows. On threads
+of their own: others of the process may all wait for a store that is away."""
 
 PARTS_MAX = 256
 """Members of gzip, or frames of zstd: each copies the rest of the body, and may be empty."""
@@ -33,7 +35,7 @@ class Budget:
 
     def __init__(self, bytes_max: int) -> None:
         self.left = bytes_max
-        self.inflating = asyncio.Semaphore(INFLATING_MAX)
+        self.inflating = ThreadPoolExecutor(INFLATING_MAX, thread_name_prefix="inflating")
 
     def take(self, size: int) -> None:
         """Raises Overloaded when there is no room."""
@@ -91,8 +93,8 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], hold: Hold
         if len(body) < THREAD_BYTES:
             body = inflate(body)
         else:
-            async with hold.budget.inflating:
-                body = await asyncio.to_thread(inflate, body)
+            loop = asyncio.get_running_loop()
+            body = await loop.run_in_executor(hold.budget.inflating, inflate, body)
         hold.give_back()
         hold.take(len(body))
     return body
