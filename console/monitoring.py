@@ -1,6 +1,7 @@
 """/v1/events/monitoring: how many events an account sent, and how far they are counted."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,7 @@ from console.backlog import Backlog
 from console.calls import json_answer, query_as
 from console.conservation import Gaps
 from console.events import DEFAULT_COUNTS_RANGE, verdict_counts
-from console.progress import Progress
+from console.progress import ANSWER_S, Progress
 from console.resent_log import AWAY
 from console.routing import Resource, caller, reads
 from console.settings import Settings
@@ -27,6 +28,7 @@ from schemas.monitoring import Conservation, Monitoring, MonitoringQuery
 async def get_monitoring(request: Request) -> Response:
     """GET /v1/events/monitoring: events received by window, the lag of each stage, the watermark.
 
+    While the store is away nobody can count them: then `total_count` is null, and the lag goes on.
     Raises InvalidRequest (400), ServiceUnavailable (503).
     """
     wish = query_as(MonitoringQuery, request)
@@ -40,13 +42,19 @@ async def get_monitoring(request: Request) -> Response:
         "end": to_ms(until),
     }
     store: Store = request.state.store
-    counts = await asyncio.to_thread(verdict_counts, store, parameters, wish.window_size)
-    lag = await _lag(request.state.settings, request.state.progress, account)
-    points = [
-        {"timestamp": point["timestamp"], "event_count": point["event_count"]}
-        for point in counts["points"]
-    ]
-    return json_answer({"total_count": counts["total_count"], "points": points, **lag})
+    progress: Progress = request.state.progress
+    counts: dict[str, Any] = {"total_count": None, "points": []}
+    if progress.store_trouble is None:
+        with contextlib.suppress(ServiceUnavailable, TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                found = await asyncio.to_thread(verdict_counts, store, parameters, wish.window_size)
+            counts["total_count"] = found["total_count"]
+            counts["points"] = [
+                {"timestamp": point["timestamp"], "event_count": point["event_count"]}
+                for point in found["points"]
+            ]
+    lag = await _lag(request.state.settings, progress, account)
+    return json_answer({**counts, **lag})
 
 
 async def _lag(settings: Settings, progress: Progress, account: str) -> dict[str, Any]:
@@ -78,7 +86,8 @@ async def _lag(settings: Settings, progress: Progress, account: str) -> dict[str
         "conservation": _conservation(progress.conservation.gaps, topics),
         "looked_at": to_datetime(sample.at),
     }
-    return answer | ({"trouble": progress.trouble} if progress.trouble else {})
+    trouble = progress.trouble or progress.store_trouble
+    return answer | ({"trouble": trouble} if trouble else {})
 
 
 def _stage(

@@ -21,13 +21,14 @@ from console.settings import Settings
 from console.store import Store
 from console.watermarks import Ends, Mark, Sample, Watermarks
 from schemas.bookmark import Bookmark
-from schemas.errors import Rejection
+from schemas.errors import Rejection, ServiceUnavailable
 from schemas.position import Log
 from schemas.topics import GATEWAY_EVENTS, NATIVE_PREFIX, PACKER_GROUP, RESENT, block_topic
 
 LOOK_S = 1.0
 AGAIN_S = 2.0
 ANSWER_S = 10.0
+STORE_ANSWER_S = 3.0
 POLL_S = 0.05
 log = logging.getLogger(__name__)
 
@@ -61,10 +62,13 @@ class Progress:
         self.watermarks = Watermarks()
         self.trouble: str | None = "not looked yet"
         """Why the figures are not of this moment; None when they are."""
+        self.store_trouble: str | None = None
+        """Why what is counted isn't known of this moment, though what waits in the log is."""
         self._wanted = asyncio.Event()
         self._looked = asyncio.Event()
         self._blocks = block_topic(settings.block_epoch)
         self.conservation = Conservation(store, settings.block_epoch)
+        self._comparing: asyncio.Future[None] | None = None
         self._before: Sample | None = None
         self._voids: dict[str, tuple[Ends, Ends]] = {}
 
@@ -74,8 +78,10 @@ class Progress:
             try:
                 async with _Positions(self._settings, self._store) as positions:
                     while True:
-                        self._take_in(await self._without_voids(await positions.sample()))
-                        await self._compare()
+                        sample = await positions.sample()
+                        self._take_in(await self._without_voids(sample), positions.store_trouble)
+                        if positions.store_trouble is None:
+                            await self._compare()
                         await self._until_wanted()
             except (*KAFKA_AWAY, Rejection, ClickHouseError) as error:
                 if self.trouble is None:
@@ -115,8 +121,16 @@ class Progress:
 
     async def _compare(self) -> None:
         """Now and then, look whether all that was read was counted, and is stored."""
-        if self.sample is not None and (due := self.conservation.due(self.sample)) is not None:
-            await asyncio.to_thread(self.conservation.compare, due)
+        comparing = self._comparing
+        if comparing is None:
+            if self.sample is None or (due := self.conservation.due(self.sample)) is None:
+                return
+            comparing = asyncio.ensure_future(asyncio.to_thread(self.conservation.compare, due))
+            self._comparing = comparing
+        done, _ = await asyncio.wait([comparing], timeout=STORE_ANSWER_S)
+        if done:
+            self._comparing = None
+            comparing.result()
 
     async def _until_wanted(self) -> None:
         """Wait for the next look: a second, or less when somebody waits for a figure."""
@@ -157,12 +171,14 @@ class Progress:
         """All that was received of an account before this (ms) is counted; None: unknown."""
         return _least([self.watermarks.counted(topic) for topic in self.sources(account)])
 
-    def _take_in(self, sample: Sample) -> None:
+    def _take_in(self, sample: Sample, store_trouble: str | None) -> None:
+        if store_trouble is not None and self.store_trouble is None:
+            log.warning("what is counted is unknown: %s", store_trouble)
         self.watermarks.take_in(sample)
         self.sample = sample
-        self.trouble = None
+        self.trouble, self.store_trouble = None, store_trouble
         self._looked.set()
-        KNOWN.set(1)
+        KNOWN.set(1 if store_trouble is None else 0)
         for topic in sample.sources:
             LAG_OFFSETS.labels("packing", topic).set(sample.records_waiting(topic))
             stages = {"packing": self.watermarks.packed(topic)}
@@ -179,13 +195,20 @@ def _least(marks: list[Mark | None]) -> int | None:
 
 
 class _Positions:
-    """Reads positions of the source topics, the packer's group, the blocks and the store."""
+    """Reads positions of the source topics, the packer's group, the blocks and the store.
+
+    While the store is away what it said last stands: what it has counted since is not much, and
+    what waits in the log grows. `store_trouble` says so.
+    """
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
         self._topics: dict[str, list[int]] = {}
         self._blocks = block_topic(settings.block_epoch)
+        self._counted: Ends | None = None
+        self._asking: asyncio.Future[Ends] | None = None
+        self.store_trouble: str | None = None
 
     async def __aenter__(self) -> Self:
         servers = self._settings.kafka
@@ -223,7 +246,7 @@ class _Positions:
             packed.setdefault(tp.topic, {})[tp.partition] = place.offset
             if (bookmark := Bookmark.from_text(place.metadata)) is not None:
                 bookmarks[Log(tp.topic, bookmark.epoch, tp.partition)] = bookmark
-        counted = await asyncio.to_thread(self._counted)
+        counted = await self._counted_now()
         return Sample(at, ends, packed, blocks.get(self._blocks, {}), counted, bookmarks)
 
     async def _list_topics(self) -> None:
@@ -243,7 +266,27 @@ class _Positions:
             found.setdefault(tp.topic, {})[tp.partition] = end
         return found
 
-    def _counted(self) -> Ends:
+    async def _counted_now(self) -> Ends:
+        """What the store has counted. Raises Rejection when it never said, and is away.
+
+        One question at a time: of a store that hangs nothing more is asked.
+        """
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(asyncio.to_thread(self._ask_store))
+        asking = self._asking
+        try:
+            done, _ = await asyncio.wait([asking], timeout=STORE_ANSWER_S)
+            if not done:
+                raise ServiceUnavailable("The store does not answer")
+            self._asking = None
+            self._counted, self.store_trouble = asking.result(), None
+        except (Rejection, ClickHouseError) as error:
+            if self._counted is None:
+                raise
+            self.store_trouble = str(error)
+        return self._counted
+
+    def _ask_store(self) -> Ends:
         with self._store.reading() as client:
             parameters = {"epoch": self._settings.block_epoch}
             rows = client.query(query("blocks_counted"), parameters).result_rows

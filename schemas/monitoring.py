@@ -73,13 +73,14 @@ class Conservation(TypedDict):
 class Monitoring(TypedDict):
     """The account's events and how far they are counted.
 
+    total_count          Null, and `points` empty, while the store is away.
     consumption_lag      Events that wait to be packed; `post_processing_lag` to be counted.
     watermark            Everything received before it is counted; null while it isn't known.
     conservation         Whether anything was lost on the way.
     looked_at            When the pipeline was looked at; `trouble` says why not just now.
     """
 
-    total_count: int
+    total_count: int | None
     consumption_lag: int
     post_processing_lag: int
     points: list[EventCount]
