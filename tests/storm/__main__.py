@@ -16,6 +16,7 @@ from rich.console import Console
 
 from tests.storm import page, report
 from tests.storm.figures import Figure
+from tests.storm.outages import measure
 from tests.storm.plan import KINDS
 from tests.storm.storm import Options, Outcome, storm
 
@@ -31,6 +32,7 @@ def main(
     pace: Annotated[float, typer.Option(help="Load: 1 is about 250 events/s.")] = 1.0,
     zombies: Annotated[int, typer.Option(help="Make so many zombies of a counter.")] = 0,
     lost_state: Annotated[int, typer.Option(help="Lose the counter's disk so often.")] = 0,
+    outages: Annotated[bool, typer.Option(help="Take each server away; half an hour.")] = False,
     render: Annotated[bool, typer.Option(help="Only make the page of its figures.")] = False,
     write: Annotated[bool, typer.Option(help="Keep the figures for docs/RELIABILITY.md.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
@@ -54,17 +56,32 @@ def main(
         special = ("forget", "older")
         outcomes.append(run(replace(options, kinds=special, faults=lost_state, minutes=0)))
         results = page.with_figures(results, _lost_state(outcomes[-1]))
-    if not outcomes or minutes or count:
+    measured: list[Figure] = []
+    if outages:
+        folder = Path(tempfile.mkdtemp(prefix="tallylog-outages-"))
+        measured = measure(folder, _tell)
+        results = page.with_figures(results, measured)
+    if not (outcomes or outages) or minutes or count:
         if not (minutes or count):
             options = replace(options, faults=24)
         outcomes.append(run(options))
         results = page.with_storm(results, report.document(outcomes[-1]))
     if json_file is not None:
-        documents = [report.document(each) for each in outcomes]
-        json_file.write_text(json.dumps(documents, indent=1) + "\n")
+        found = {
+            "storms": [report.document(each) for each in outcomes],
+            "figures": [figure._asdict() for figure in measured],
+        }
+        json_file.write_text(json.dumps(found, indent=1) + "\n")
     if write:
         page.write(results)
-    sys.exit(not all(report.passed(each) for each in outcomes))
+    well = all(report.passed(each) for each in outcomes) and all(each.met for each in measured)
+    sys.exit(not well)
+
+
+def _tell(figure: Figure) -> None:
+    colour = "green" if figure.met else "red"
+    line = f"{figure.what}: {figure.measured} (wanted: {figure.target})"
+    out.print(line, style=colour, markup=False)
 
 
 def run(options: Options) -> Outcome:

@@ -101,7 +101,7 @@ class Probe:
             return repr(error)
         names = ("stage", "lag_events", "lag_offsets", "lag_seconds")
         stages = [{name: stage[name] for name in names} for stage in seen.get("stages", [])]
-        return f"{stages} {seen.get('trouble', '')}"
+        return f"{stages} {seen.get('trouble', seen.get('error', ''))}"
 
     def _stored(self, ids: list[str], customers: list[str]) -> int:
         try:
