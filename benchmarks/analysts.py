@@ -6,14 +6,16 @@ times from sending to 202, and to being seen in the states.
 
 import asyncio
 import itertools
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Annotated
 
@@ -59,14 +61,37 @@ def _p99(times: list[float]) -> float:
     return sorted(times)[min(len(times) - 1, len(times) * 99 // 100)]
 
 
-@asynccontextmanager
-async def analysts(url: str, password: str, count: int) -> AsyncIterator[Counter[int]]:
-    """So many analysts, each asking again and again; by exception code, their answers."""
+@contextmanager
+def analysts(url: str, password: str, count: int) -> Iterator[Counter[int]]:
+    """So many analysts in a process of their own; by exception code, their answers, at the end."""
     codes: Counter[int] = Counter()
-    limits = httpx.Limits(max_connections=None)
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=_ask_until_told, args=(url, password, count, theirs))
+    process.start()
+    mine.recv()  # they have begun
+    try:
+        yield codes
+    finally:
+        mine.send(None)
+        codes.update(mine.recv())
+        process.join()
+
+
+def _ask_until_told(url: str, password: str, count: int, told: Connection) -> None:
+    asyncio.run(_ask(url, password, count, told))
+
+
+async def _ask(url: str, password: str, count: int, told: Connection) -> None:
+    """Each asks again and again, until something is told."""
+    codes: Counter[int] = Counter()
     login = (f"{PREFIX}default", password)
     async with httpx.AsyncClient(
-        base_url=url, auth=login, timeout=300, limits=limits, trust_env=False
+        base_url=url,
+        auth=login,
+        timeout=300,
+        limits=httpx.Limits(max_connections=None),
+        trust_env=False,
     ) as client:
 
         async def ask(first: int) -> None:
@@ -82,12 +107,12 @@ async def analysts(url: str, password: str, count: int) -> AsyncIterator[Counter
 
         tasks = [asyncio.create_task(ask(number)) for number in range(count)]
         await asyncio.sleep(1)
-        try:
-            yield codes
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        told.send(None)
+        await asyncio.to_thread(told.recv)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    told.send(dict(codes))
 
 
 async def send(ready: Ready, seconds: float, per_s: float, mark: str) -> Times:
@@ -172,7 +197,7 @@ async def measure(rounds: int, seconds: float, per_s: float, count: int) -> Foun
             for number in range(rounds):
                 times = await send(ready, seconds, per_s, f"quiet{number}")
                 found.without.append(times.p99())
-                async with analysts(url, password, count) as codes:
+                with analysts(url, password, count) as codes:
                     times = await send(ready, seconds, per_s, f"busy{number}")
                 found.beside.append(times.p99())
                 found.codes += codes

@@ -190,11 +190,14 @@ def reader(
 ) -> None:
     """Give an account's reader a new password for the local ClickHouse engine, shown once."""
     from local_stack.readers import PREFIX, Readers
+    from local_stack.settings import StackSettings
 
     readers = Readers(data_dir / "clickhouse")
     try:
         if not remove:
             out.print(f"user      {PREFIX}{account}\npassword  {readers.create(account)}")
+            if not StackSettings().clickhouse_password:
+                err.print("The operator has no password: set TALLYLOG_CLICKHOUSE_PASSWORD")
         elif not readers.remove(account):
             raise ValueError(f"{account!r} has no reader")
     except ValueError as error:

@@ -132,7 +132,11 @@ class Engine:
         self._first = self._connect(f"{self._path}?config-file={config}")
         self._classify = threading.Lock()
         self.readers = Readers(folder)
-        self._reader_memory = str(memory_mb * READER_MEMORY)
+        self._reader_settings = dict(readers.SETTINGS) | {
+            "max_memory_usage": str(memory_mb * READER_MEMORY)
+        }
+        if may_return_from(readers.NICE):
+            self._reader_settings["os_threads_nice_value_query"] = str(readers.NICE)
         self._views_made = False
         for sql in (f"CREATE DATABASE IF NOT EXISTS {DATABASE} ENGINE = Atomic", LIVE_QUERIES):
             self._first.query(sql, "TSV")
@@ -183,8 +187,8 @@ class Engine:
         try:
             with self.coded():
                 self._make_views()
-                settings = dict(readers.SETTINGS) | {"max_memory_usage": self._reader_memory}
-                settings["log_comment"] = f"{query.query_id} {reader.account}"
+                comment = comment_of(query.query_id, reader)
+                settings = self._reader_settings | {"log_comment": comment}
                 connection.query(set_statement(settings), "Null")
                 connection.query("SET ROLE reader", "Null")
                 about = connection.classify_query(query.sql)
@@ -198,6 +202,14 @@ class Engine:
             connection.close()
             raise
         return connection
+
+    def end_of_reader(self, query: Query) -> None:
+        """End a reader's query, if it runs."""
+        if query.reader is None:
+            return
+        comment = quoted(comment_of(query.query_id, query.reader))
+        with contextlib.suppress(EngineError), connected(self) as connection:
+            self.ask(connection, f"KILL QUERY WHERE Settings['log_comment'] = {comment} ASYNC")
 
     def _make_views(self) -> None:
         """Make the views of readers anew, once a process, when there are tables."""
@@ -309,6 +321,11 @@ class Engine:
         return summary_of(result)
 
 
+def comment_of(query_id: str, reader: Reader) -> str:
+    """The `log_comment` of a reader's query: its end says to the row policy whose rows to show."""
+    return f"{query_id} {reader.account}"
+
+
 def not_for_readers(what: str) -> EngineError:
     """A refusal of what a reader may not ask for."""
     return engine_error(497, f"Not enough privileges: {what} is not for readers", "ACCESS_DENIED")
@@ -320,6 +337,27 @@ def give_way(threads: str, nice: int) -> None:
         with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
             if (task / "comm").read_text().strip() == threads:
                 os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
+
+
+def may_return_from(nice: int) -> bool:
+    """Whether a thread of this process may yield to others, and be as before again.
+
+    The engine's threads work for one query after the other; what can't return stays slow.
+    """
+    returned = []
+
+    def there_and_back() -> None:
+        thread = threading.get_native_id()
+        before = os.getpriority(os.PRIO_PROCESS, thread)
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, thread, nice)
+            os.setpriority(os.PRIO_PROCESS, thread, before)
+            returned.append(True)
+
+    trying = threading.Thread(target=there_and_back)
+    trying.start()
+    trying.join()
+    return bool(returned)
 
 
 def die_at_once(chdb: Any) -> None:

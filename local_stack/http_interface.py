@@ -22,9 +22,7 @@ import base64
 import contextlib
 import json
 import logging
-import os
 import secrets
-import threading
 import time
 import uuid
 from collections import Counter
@@ -39,7 +37,7 @@ from local_stack.encodings import BadEncoding, Encoder, chosen_encoding
 from local_stack.engine import DATABASE, Engine, Query, Summary, descriptor_path, set_statement
 from local_stack.exceptions import STATUS, EngineError, engine_error, exception_block
 from local_stack.outbox import Outbox
-from local_stack.readers import AT_ONCE, NICE, OF_ONE_MAX, QUERY_BYTES_MAX, WAITING_MAX, Reader
+from local_stack.readers import AT_ONCE, OF_ONE_MAX, QUERY_BYTES_MAX, WAITING_MAX, Reader
 from local_stack.sandbox import suspicious
 from local_stack.statements import LIVE_QUERIES, format_of, tokens, with_query_ids
 
@@ -83,9 +81,7 @@ class HttpInterface:
         self._queries = ThreadPoolExecutor(QUERIES_AT_ONCE, thread_name_prefix="query")
         self._inserts = ThreadPoolExecutor(INSERTS_AT_ONCE, thread_name_prefix="insert")
         self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
-        self._readers = ThreadPoolExecutor(
-            AT_ONCE, thread_name_prefix="reader", initializer=yield_to_others
-        )
+        self._readers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reader")
         self._reading: Counter[str] = Counter()  # queries of each account that run or wait
         self._running: set[str] = set()
         self._sessions: dict[str, Session] = {}
@@ -160,7 +156,7 @@ class HttpInterface:
         with self._registered(query.query_id), self._session(request) as session:
             work = loop.run_in_executor(self._pool(query), self._work, query, outbox, session)
             gone = asyncio.ensure_future(disconnection(receive))
-            gone.add_done_callback(lambda _: outbox.close())
+            gone.add_done_callback(lambda _: self._abandon(query, outbox))
             try:
                 await self._deliver(request, work, outbox, headers, send)
             finally:
@@ -177,6 +173,13 @@ class HttpInterface:
         if query.insert is not None:
             return self._inserts
         return self._control if is_control(query.sql) else self._queries
+
+    def _abandon(self, query: Query, outbox: "Outbox") -> None:
+        """The client has gone: a reader's query ends, and its place is another's."""
+        outbox.close()
+        if query.reader is not None:
+            with contextlib.suppress(RuntimeError):  # the interface is closing
+                self._control.submit(self.engine.end_of_reader, query)
 
     async def _deliver(
         self,
@@ -214,6 +217,8 @@ class HttpInterface:
     def _work(self, query: Query, outbox: "Outbox", session: Session | None) -> Summary:
         """On a thread: run the query and fill the outbox."""
         if query.reader is not None:
+            if outbox.closed:  # it went away while it waited
+                raise Disconnected
             connection = self.engine.connect_reader(query.reader, query)
         else:
             connection = session.connection if session else self.engine.connect()
@@ -437,11 +442,6 @@ def reader_query(request: Request, body: Body, reader: Reader) -> Query:
         query_id=str(uuid.uuid4()),
         reader=reader,
     )
-
-
-def yield_to_others() -> None:
-    """Let this thread run when no other wants to."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def credentials(request: Request) -> tuple[str, bytes]:

@@ -93,6 +93,11 @@ class Outbox:
             while piece := self._file.read(HELD_BYTES):
                 yield piece
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody wants the answer any more."""
+        return self._closed.is_set()
+
     def close(self) -> None:
         """Take nothing more: the next piece ends the query. Lets a waiting engine go on."""
         self._closed.set()

@@ -32,6 +32,7 @@ OF_ONE_MAX = 4
 QUERY_BYTES_MAX = 64 * 1024
 TIME_S = 30
 NICE = 19
+"""Of the engine's threads while they work for a reader, where they may become what they were."""
 _ACCOUNT = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 SETTINGS: Mapping[str, str] = {
@@ -58,7 +59,7 @@ SETTINGS: Mapping[str, str] = {
     "function_range_max_elements_in_block": "1000000",
     "function_sleep_max_microseconds_per_block": "1",
     "use_query_cache": "0",
-    "priority": "10",
+    "priority": "10",  # everybody else has 1, and readers wait for them between blocks
     "readonly": "1",
 }
 """Of every query of a reader, beside its memory and its account; none can be changed."""

@@ -13,6 +13,7 @@ from typing import Any
 
 import clickhouse_connect
 import httpx
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -431,7 +432,8 @@ def test_passwords_are_asked_for_changed_and_taken_back(settings: StackSettings)
 def test_the_command_gives_a_password_and_takes_it_back(tmp_path: Path) -> None:
     runner, place = CliRunner(), ["--data-dir", str(tmp_path)]
     made = runner.invoke(app, ["reader", "acme", *place])
-    user, given = (line.split()[1] for line in made.output.splitlines())
+    user, given = (line.split()[1] for line in made.stdout.splitlines())
+    assert "TALLYLOG_CLICKHOUSE_PASSWORD" in made.stderr
     assert (made.exit_code, user) == (0, "reader_acme")
     known = Readers(tmp_path / "clickhouse")
     assert known.find(user, given.encode()) == Reader("acme")
@@ -444,7 +446,7 @@ def test_the_command_gives_a_password_and_takes_it_back(tmp_path: Path) -> None:
 # What it may cost
 
 HEAVY = {
-    "for_ever": ("SELECT sum(arraySort(x -> cityHash64(x), range(100000 + number % 10))[1]) FROM numbers(1e9)", {159}),
+    "for_ever": ("SELECT sum(arraySort(x -> cityHash64(x), range(100 + number % 10))[1]) FROM numbers(1e9)", {159}),
     "all_numbers": ("SELECT count() FROM numbers(1e18)", {158, 159}),
     "a_cross_join": ("SELECT count() FROM numbers(1e9) a, numbers(1e9) b WHERE a.number = b.number + 1", {159, 241, 158}),
     "a_large_sort": ("SELECT number, rand64() AS r FROM numbers(1e9) ORDER BY r", {159, 241, 158}),
@@ -497,6 +499,43 @@ def test_limits_of_time_memory_rows_and_places_bite(reader: Http, operator: Http
 def test_a_heavy_statement_ends_at_its_limit(reader: Http, name: str) -> None:
     sql, codes = HEAVY[name]
     assert code_of(reader.client, sql) in codes
+
+
+def test_a_query_ends_when_its_reader_goes_away(reader: Http, operator: Http) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        reader.client.post("/", content=HEAVY["for_ever"][0], timeout=1)
+    running = (
+        "SELECT count() FROM system.processes WHERE endsWith(Settings['log_comment'], ' acme')"
+    )
+    deadline = time.monotonic() + 10
+    while operator.rows(running) != "0":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_threads_that_worked_for_a_reader_are_as_nice_as_before(
+    settings: StackSettings, reader: Http
+) -> None:
+    [engine] = [
+        each
+        for each in psutil.process_iter(["environ", "cmdline"])
+        if (each.info["environ"] or {}).get("TALLYLOG_DATA_DIR") == str(settings.data_dir)
+        and "local_stack.clickhouse" in each.info["cmdline"]
+    ]
+    reader.ask("SELECT sum(cityHash64(number)) FROM numbers(1e8)")
+
+    def nices() -> set[int]:
+        found = set()
+        for task in Path(f"/proc/{engine.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+                found.add(int(rest.split()[16]) if name != "MergeMutate" else 0)
+        return found
+
+    deadline = time.monotonic() + 20  # those that were broken off before may still end
+    while readers.NICE in nices():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_what_is_forbidden_is_told_by_the_tree() -> None:
