@@ -24,8 +24,8 @@ from pathlib import Path
 PREFIX = "reader_"
 DATABASE = "readers"
 VIEWS = ("metered_events", "dead_letters")
-AT_ONCE = 2
-"""Queries of readers that run at once; each has one thread."""
+AT_ONCE = 1
+"""Queries of readers that run at once; each has one thread, so a core is left to others."""
 WAITING_MAX = 16
 OF_ONE_MAX = 4
 """Queries of one account that run or wait."""
