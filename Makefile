@@ -11,7 +11,7 @@ run: setup            ## start everything, play the demo, stay up (ARGS=--exit e
 	$(BIN)/tallylog demo $(ARGS)
 
 test: setup lint      ## every test, on the local stack
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 setup: $(STAMP)       ## .venv from the lock
 

@@ -135,8 +135,6 @@ class Engine:
         self._reader_settings = dict(readers.SETTINGS) | {
             "max_memory_usage": str(memory_mb * READER_MEMORY)
         }
-        if may_return_from(readers.NICE):
-            self._reader_settings["os_threads_nice_value_query"] = str(readers.NICE)
         self._views_made = False
         for sql in (f"CREATE DATABASE IF NOT EXISTS {DATABASE} ENGINE = Atomic", LIVE_QUERIES):
             self._first.query(sql, "TSV")
@@ -337,27 +335,6 @@ def give_way(threads: str, nice: int) -> None:
         with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
             if (task / "comm").read_text().strip() == threads:
                 os.setpriority(os.PRIO_PROCESS, int(task.name), nice)
-
-
-def may_return_from(nice: int) -> bool:
-    """Whether a thread of this process may yield to others, and be as before again.
-
-    The engine's threads work for one query after the other; what can't return stays slow.
-    """
-    returned = []
-
-    def there_and_back() -> None:
-        thread = threading.get_native_id()
-        before = os.getpriority(os.PRIO_PROCESS, thread)
-        with contextlib.suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, thread, nice)
-            os.setpriority(os.PRIO_PROCESS, thread, before)
-            returned.append(True)
-
-    trying = threading.Thread(target=there_and_back)
-    trying.start()
-    trying.join()
-    return bool(returned)
 
 
 def die_at_once(chdb: Any) -> None:

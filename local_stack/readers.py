@@ -31,8 +31,6 @@ OF_ONE_MAX = 4
 """Queries of one account that run or wait."""
 QUERY_BYTES_MAX = 64 * 1024
 TIME_S = 30
-NICE = 19
-"""Of the engine's threads while they work for a reader, where they may become what they were."""
 _ACCOUNT = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 SETTINGS: Mapping[str, str] = {

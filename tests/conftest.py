@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,17 @@ def postgres() -> Iterator[str]:
         pytest.skip("no PostgreSQL here: initdb and postgres are not installed")
     with postgres_server(initdb, server) as place:
         yield place
+
+
+APART = ("e2e", "storm")
+"""Folders whose tests start whole Tallylogs: one of them at a time is what two cores can take."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what has to run in one process: a module, and all of the folders that stand apart."""
+    here = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(here).parts
+        name = "apart" if place[0] in APART else str(Path(*place))
+        item.add_marker(pytest.mark.xdist_group(name))

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from local_stack.engine import Engine
 from local_stack.exceptions import EngineError
 from local_stack.http_interface import HttpInterface
+from local_stack.readers import Readers
 
 VERSION = "26.9.2.1"
 FULL = (
@@ -57,6 +59,7 @@ def engine_on(library: Library) -> Engine:
     engine._classify = threading.Lock()
     engine.version, engine.timezone, engine.display_name = VERSION, "UTC", "tallylog"
     engine.content_types = {}
+    engine.readers = Readers(Path("no such folder"))
     return engine
 
 

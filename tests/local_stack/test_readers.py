@@ -13,7 +13,6 @@ from typing import Any
 
 import clickhouse_connect
 import httpx
-import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -511,31 +510,6 @@ def test_a_query_ends_when_its_reader_goes_away(reader: Http, operator: Http) ->
     while operator.rows(running) != "0":
         assert time.monotonic() < deadline
         time.sleep(0.1)
-
-
-def test_threads_that_worked_for_a_reader_are_as_nice_as_before(
-    settings: StackSettings, reader: Http
-) -> None:
-    [engine] = [
-        each
-        for each in psutil.process_iter(["environ", "cmdline"])
-        if (each.info["environ"] or {}).get("TALLYLOG_DATA_DIR") == str(settings.data_dir)
-        and "local_stack.clickhouse" in each.info["cmdline"]
-    ]
-    reader.ask("SELECT sum(cityHash64(number)) FROM numbers(1e8)")
-
-    def nices() -> set[int]:
-        found = set()
-        for task in Path(f"/proc/{engine.pid}/task").iterdir():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
-                name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
-                found.add(int(rest.split()[16]) if name != "MergeMutate" else 0)
-        return found
-
-    deadline = time.monotonic() + 20  # those that were broken off before may still end
-    while readers.NICE in nices():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def test_what_is_forbidden_is_told_by_the_tree() -> None:

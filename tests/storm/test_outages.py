@@ -47,7 +47,7 @@ def test_without_the_store_requests_go_on_and_the_lag_shows(here: Ground) -> Non
 
 
 def test_without_the_broker_nothing_is_accepted_and_nothing_lost(here: Ground) -> None:
-    assert unmet(outages.broker_away(here, "no.broker", "killed", 5)) == []
+    assert unmet(outages.broker_away(here, "no.broker", "killed", 12)) == []
 
 
 def test_the_largest_bodies_of_many_are_taken_or_refused(here: Ground) -> None:
