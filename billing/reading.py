@@ -34,6 +34,8 @@ _LAYER = 1 << 43
 ROWS_MAX = 300_000
 """Rows of states, or of divided spans, that a question may take into memory: a feature with buckets
 of a minute has one for each minute and group, 210 days of them without groups."""
+BUCKET_BYTES = 32
+"""What a small bucket takes in an answer, about: its start, and its greatest value as a text."""
 FINE = frozenset({Window.MINUTE, Window.MIN_15, Window.MIN_30, Window.HOUR})
 """Buckets that are hardly longer than the spans of their states."""
 
@@ -152,7 +154,6 @@ class _Batch:
         parameters = self._whose(self.series) | {
             "cuts": sorted(min(edge // SECOND_MS, _SECONDS_MAX) for edge in edges),
             "fine": fine,
-            "rows_max": self.rows_max or 0,
             "start": min(s.start for s in self.series.values()) // SECOND_MS,
             "end": min(max(s.end for s in self.series.values()) // SECOND_MS, _SECONDS_MAX),
         }
@@ -163,7 +164,8 @@ class _Batch:
         # A customer's use of one feature is some thousand rows: a second thread is only waited for.
         few = len(parameters["features"]) <= 2 and not parameters["all_customers"]
         threads = {"max_threads": 1} if few else {}
-        rows = client.query(query("usage_states"), parameters, settings=threads).result_rows
+        settings = {**self._limits(bool(fine)), **threads}
+        rows = client.query(query("usage_states"), parameters, settings=settings).result_rows
         for row in rows:
             if row[0] == "":
                 upto[row[4], row[5]] = row[11]
@@ -173,7 +175,7 @@ class _Batch:
             if known is not None and at not in known.divided:
                 greatest = tuple(
                     (start * SECOND_MS, Decimal(value))
-                    for start, value in zip(row[13], row[14], strict=True)
+                    for start, value in zip(row[12], row[13], strict=True)
                 )
                 cell = _cell(at, row[3], *row[6:10], row[10].values(), greatest=greatest)
                 cells.append((place, cell))
@@ -193,9 +195,7 @@ class _Batch:
         # What lies in the first hour, but before its first divided span, is a piece of its own.
         parameters["cuts"] = sorted(cuts | {parameters["start"]})
         cells = []
-        limits: dict[str, Any] = {}
-        if self.rows_max is not None:
-            limits = {"max_result_rows": self.rows_max, "result_overflow_mode": "throw"}
+        limits = self._limits()
         rows = client.query(query("usage_events"), parameters, settings=limits).result_rows
         for row in rows:
             place, at = (row[0], row[1]), row[2]
@@ -248,6 +248,15 @@ class _Batch:
                     base = placed[each.start, each.end]
                     uniques[each] = counts.get(base + each.start, 0)
         return uniques
+
+    def _limits(self, fine: bool = False) -> dict[str, Any]:
+        """The engine's settings that refuse what takes too many rows, or small buckets in rows."""
+        if self.rows_max is None:
+            return {}
+        limits: dict[str, Any] = {"max_result_rows": self.rows_max, "result_overflow_mode": "throw"}
+        if fine:
+            limits["max_result_bytes"] = self.rows_max * BUCKET_BYTES
+        return limits
 
     def _whose(self, places: Iterable[tuple[str, str]]) -> dict[str, Any]:
         series = [self.series[place] for place in places]

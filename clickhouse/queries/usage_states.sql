@@ -4,8 +4,7 @@
 --        the greatest value of each of a piece's spans comes along.
 -- Reads  spans of [start, end) (s), by the primary key; `customers` holds '' for the markers.
 -- Answer A row for each feature, customer ('' when `all_customers` are taken together), piece and group; and for each
---        block partition its marker, with an empty feature. Decimals as texts. An error (396) when rows and small buckets
---        are more than `rows_max` together (0: any number).
+--        block partition its marker, with an empty feature. Decimals as texts.
 SELECT
     feature_id,
     if({all_customers:Bool}, '', external_customer_id) AS customer,
@@ -19,14 +18,11 @@ SELECT
     toString(max(value_max)),
     max(latest),
     max(upto),
-    maxMapIf(map(toUnixTimestamp(span), value_max), feature_id IN {fine:Array(String)}) AS greatest,
-    mapKeys(greatest),
-    arrayMap(value -> toString(value), mapValues(greatest))
+    mapKeys(maxMapIf(map(toUnixTimestamp(span), value_max), feature_id IN {fine:Array(String)})),
+    arrayMap(value -> toString(value), mapValues(maxMapIf(map(toUnixTimestamp(span), value_max), feature_id IN {fine:Array(String)})))
 FROM usage_states
 WHERE account IN ('', {account:String})
   AND feature_id IN {features:Array(String)}
   AND ({all_customers:Bool} OR external_customer_id IN {customers:Array(String)})
   AND (feature_id = '' OR span >= {start:UInt32} AND span < {end:UInt32})
 GROUP BY feature_id, customer, piece, group_key, block_epoch, block_partition
-QUALIFY {rows_max:UInt64} = 0 OR NOT throwIf(sum(1 + length(greatest)) OVER () > {rows_max:UInt64}, 'too many buckets', toInt32(396))
-SETTINGS allow_custom_error_code_in_throwif = 1
