@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import statistics
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,8 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks import cores, engine, pipeline, workload
-from cli import up
-from local_stack.ports import free_port, free_ports
+from benchmarks.stack import stack
 
 
 @dataclass(frozen=True)
@@ -74,28 +72,22 @@ async def _measure(events: int, runs: int, progress: Progress, console: Console)
         spent, streams = cores.count(blocks)
         count_rates.append(events / spent)
         progress.update(task, advance=1)
-    with tempfile.TemporaryDirectory(prefix="tallylog-bench-") as folder:
-        kafka, clickhouse = free_ports(2)
-        os.environ["TALLYLOG_KAFKA_PORT"] = str(kafka)
-        os.environ["TALLYLOG_CLICKHOUSE_PORT"] = str(clickhouse)
-        options = up.Options(Path(folder), port=free_port())
-        quiet = Console(quiet=True)
-        progress.update(task, advance=1, description="starting a stack")
-        async with up.running(options, quiet) as (ready, _):
-            progress.update(task, advance=1, description="inserting, sending")
-            await asyncio.to_thread(pipeline.create_features, ready)
-            inserts, accepted, counted = [], [], []
-            for load in loads:
-                url = ready.clickhouse_url
-                seconds = await asyncio.to_thread(engine.plain_insert, url, streams)
-                inserts.append(events / seconds)
-                progress.update(task, advance=1)
-                first, last = await asyncio.to_thread(pipeline.bulk_to_counted, ready, load)
-                accepted.append(events / first)
-                counted.append(events / last)
-                progress.update(task, advance=1)
-            waits = await asyncio.to_thread(pipeline.freshness, ready, 10)
-            progress.update(task, advance=1 * runs)
+    progress.update(task, advance=1, description="starting a stack")
+    async with stack() as ready:
+        progress.update(task, advance=1, description="inserting, sending")
+        await asyncio.to_thread(pipeline.create_features, ready)
+        inserts, accepted, counted = [], [], []
+        for load in loads:
+            url = ready.clickhouse_url
+            seconds = await asyncio.to_thread(engine.plain_insert, url, streams)
+            inserts.append(events / seconds)
+            progress.update(task, advance=1)
+            first, last = await asyncio.to_thread(pipeline.bulk_to_counted, ready, load)
+            accepted.append(events / first)
+            counted.append(events / last)
+            progress.update(task, advance=1)
+        waits = await asyncio.to_thread(pipeline.freshness, ready, 10)
+        progress.update(task, advance=1 * runs)
     return [
         Figure(REFERENCE, "events/s", inserts),
         Figure("packer core, one core's CPU", "events/s", pack_rates),

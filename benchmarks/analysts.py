@@ -9,7 +9,6 @@ import itertools
 import multiprocessing
 import os
 import statistics
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -25,9 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import pipeline
-from cli import up
+from benchmarks.stack import stack
 from cli.up import Ready
-from local_stack.ports import free_port, free_ports
 from local_stack.readers import PREFIX, Readers
 
 QUERIES = [
@@ -184,23 +182,18 @@ class Found:
 async def measure(rounds: int, seconds: float, per_s: float, count: int) -> Found:
     """Start a stack, and send without and with analysts in turn."""
     found = Found()
-    with tempfile.TemporaryDirectory(prefix="tallylog-analysts-") as folder:
-        kafka, clickhouse = free_ports(2)
-        os.environ["TALLYLOG_KAFKA_PORT"] = str(kafka)
-        os.environ["TALLYLOG_CLICKHOUSE_PORT"] = str(clickhouse)
-        options = up.Options(Path(folder), port=free_port())
-        async with up.running(options, Console(quiet=True)) as (ready, _):
-            await asyncio.to_thread(pipeline.create_features, ready)
-            password = Readers(Path(folder) / "clickhouse").create("default")
-            url = ready.clickhouse_url.rpartition("/")[0]
-            await send(ready, 3, per_s, "warm")
-            for number in range(rounds):
-                times = await send(ready, seconds, per_s, f"quiet{number}")
-                found.without.append(times.p99())
-                with analysts(url, password, count) as codes:
-                    times = await send(ready, seconds, per_s, f"busy{number}")
-                found.beside.append(times.p99())
-                found.codes += codes
+    async with stack() as ready:
+        await asyncio.to_thread(pipeline.create_features, ready)
+        password = Readers(Path(ready.data_dir) / "clickhouse").create("default")
+        url = ready.clickhouse_url.rpartition("/")[0]
+        await send(ready, 3, per_s, "warm")
+        for number in range(rounds):
+            times = await send(ready, seconds, per_s, f"quiet{number}")
+            found.without.append(times.p99())
+            with analysts(url, password, count) as codes:
+                times = await send(ready, seconds, per_s, f"busy{number}")
+            found.beside.append(times.p99())
+            found.codes += codes
     return found
 
 

@@ -6,8 +6,6 @@ then until the engine has merged what was written.
 
 import asyncio
 import json
-import os
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import pipeline, workload
+from benchmarks.stack import stack
 from cli import up
 from clickhouse.client import connect
-from local_stack.ports import free_port, free_ports
 
 WARM_UP_EVENTS = 20_000
 QUIET_S = 2.0
@@ -63,13 +61,8 @@ def main(
 
 
 async def _measure(events: int, per_record: int) -> tuple[float, list[Budget]]:
-    with tempfile.TemporaryDirectory(prefix="tallylog-budget-") as folder:
-        kafka, clickhouse = free_ports(2)
-        os.environ["TALLYLOG_KAFKA_PORT"] = str(kafka)
-        os.environ["TALLYLOG_CLICKHOUSE_PORT"] = str(clickhouse)
-        options = up.Options(Path(folder), port=free_port())
-        async with up.running(options, Console(quiet=True)) as (ready, _):
-            return await asyncio.to_thread(_send, ready, events, per_record)
+    async with stack() as ready:
+        return await asyncio.to_thread(_send, ready, events, per_record)
 
 
 def _send(ready: up.Ready, events: int, per_record: int) -> tuple[float, list[Budget]]:
