@@ -4,7 +4,9 @@
 --        the greatest value of each of a piece's spans comes along.
 -- Reads  spans of [start, end) (s), by the primary key; `customers` holds '' for the markers.
 -- Answer A row for each feature, customer ('' when `all_customers` are taken together), piece and group; and for each
---        block partition its marker, with an empty feature. Decimals as texts.
+--        block partition its marker, with an empty feature. Decimals as texts. Last stand the small
+--        buckets' starts, and their greatest values.
+WITH maxMapIf(map(toUnixTimestamp(span), value_max), feature_id IN {fine:Array(String)}) AS greatest
 SELECT
     feature_id,
     if({all_customers:Bool}, '', external_customer_id) AS customer,
@@ -18,8 +20,8 @@ SELECT
     toString(max(value_max)),
     max(latest),
     max(upto),
-    mapKeys(maxMapIf(map(toUnixTimestamp(span), value_max), feature_id IN {fine:Array(String)})),
-    arrayMap(value -> toString(value), mapValues(maxMapIf(map(toUnixTimestamp(span), value_max), feature_id IN {fine:Array(String)})))
+    mapKeys(greatest),
+    arrayMap(value -> toString(value), mapValues(greatest))
 FROM usage_states
 WHERE account IN ('', {account:String})
   AND feature_id IN {features:Array(String)}

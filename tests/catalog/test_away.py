@@ -4,8 +4,6 @@ import asyncio
 import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,20 +17,7 @@ from catalog.tables import Change
 from schemas.catalog import Scope
 from schemas.errors import Unauthorized
 from schemas.keys import NewApiKey
-
-
-@contextmanager
-def moved_away(folder: Path) -> Iterator[None]:
-    """The catalog's files in another place, for the length of a block."""
-    place = folder / "away"
-    place.mkdir()
-    for file in folder.glob("catalog.db*"):
-        file.rename(place / file.name)
-    try:
-        yield
-    finally:
-        for file in place.iterdir():
-            file.rename(folder / file.name)
+from tests.sqlite import moved_away
 
 
 def changes(catalog: Catalog) -> int:

@@ -41,7 +41,7 @@ class Gateway(NamedTuple):
     process: "subprocess.Popen[bytes]"
     http: httpx.Client
 
-    def p99(self, requests: int = 100) -> float:
+    def p99(self, requests: int = 300) -> float:
         """The latency in seconds that one in a hundred single events exceeds."""
         took = []
         for _ in range(requests):
@@ -106,8 +106,8 @@ def test_five_thousand_slow_clients_hold_up_neither_others_nor_the_end(
             slow.sendall(sent[number % 3])
             sockets.append(slow)
         until(lambda: process.num_fds() > SOCKETS, True)
-        # One stall of the machine is a p99; who is held up is so each time.
-        until(lambda: gateway.p99() < 2 * max(alone, 0.010), True, 20)
+        beside = gateway.p99()
+        assert beside < 2 * max(alone, 0.010)
         assert process.num_fds() > SOCKETS
         assert process.memory_info().rss - before < 150 * MIB
         started = time.monotonic()

@@ -88,6 +88,7 @@ def test_damage_is_found_and_mended_while_events_go_on(tallylog: Tallylog) -> No
     until(lambda: tallylog.verdicts(name), {"counted": sent[0]}, 60)
     sums = [tallylog.usage(meter, f"{name}-{number}") for number in range(3)]
     assert sums == [Decimal(sum(range(number, sent[0], 3))) for number in range(3)]
+    assert verify(tallylog)[0] == 0
 
 
 def test_a_store_that_is_away_is_said(tallylog: Tallylog) -> None:

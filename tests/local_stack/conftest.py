@@ -1,11 +1,15 @@
 """What tests of the local stack share."""
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+
+from local_stack.ports import HOST
 
 
 class Http:
@@ -47,6 +51,25 @@ def http(clickhouse_url: str) -> Iterator[Http]:
     each = Http(clickhouse_url)
     yield each
     each.client.close()
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[list[str]]:
+    """The requests that reached a web server of this machine; its port comes first."""
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle_one_request(self) -> None:
+            seen.append("reached")
+            self.close_connection = True
+
+    with HTTPServer((HOST, 0), Handler) as server:
+        seen.append(str(server.server_port))
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield seen
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture

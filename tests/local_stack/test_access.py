@@ -1,7 +1,5 @@
 """Who may ask, and what is out of everyone's reach."""
 
-import http.server
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -91,25 +89,6 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("outside") / "secret.csv"
     path.write_text("1,secret\n")
     return path
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[list[str]]:
-    """The requests that reached a web server of this machine; its port comes first."""
-    seen: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def handle_one_request(self) -> None:
-            seen.append("reached")
-            self.close_connection = True
-
-    with http.server.HTTPServer((HOST, 0), Handler) as server:
-        seen.append(str(server.server_port))
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield seen
-        server.shutdown()
-        thread.join()
 
 
 READS = """

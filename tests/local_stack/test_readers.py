@@ -3,8 +3,6 @@
 # ruff: noqa: E501  a statement is a line
 
 import contextlib
-import http.server
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -75,25 +73,6 @@ def reader(settings: StackSettings, password: str) -> Iterator[Http]:
     each = Http(f"http://reader_acme:{password}@{HOST}:{settings.clickhouse_port}/readers")
     yield each
     each.client.close()
-
-
-@pytest.fixture(scope="module")
-def web() -> Iterator[list[str]]:
-    """The requests that reached a web server of this machine; its port comes first."""
-    seen: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def handle_one_request(self) -> None:
-            seen.append("reached")
-            self.close_connection = True
-
-    with http.server.HTTPServer((HOST, 0), Handler) as server:
-        seen.append(str(server.server_port))
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield seen
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from catalog.keys import new_key
 from schemas.limits import BODY_BYTES_MAX
 from tests.e2e.running import Tallylog, client, until
 from tests.postgres import create_database, find_program, postgres_server
+from tests.sqlite import moved_away
 from tests.storm.figures import Figure
 from tests.storm.senders import Answered, Senders, Wish, p99, post_all, request, sending
 from tests.storm.servers import Ground, Server, ground
@@ -251,22 +252,6 @@ def flood(ground: Ground, name: str, connections: int) -> list[Figure]:
     ]  # fmt: skip
 
 
-@contextlib.contextmanager
-def file_moved(tallylog: Tallylog) -> Iterator[None]:
-    """An SQLite catalog that is somewhere else for the length of a block."""
-    folder = Path(tallylog.data_dir)
-    place = folder / "elsewhere"
-    place.mkdir()
-    for file in folder.glob("catalog.db*"):
-        file.rename(place / file.name)
-    try:
-        yield
-    finally:
-        for file in place.iterdir():
-            file.rename(folder / file.name)
-        place.rmdir()
-
-
 class Drained:
     """How a lag was made good: events counted a second, and when it was done."""
 
@@ -429,7 +414,7 @@ def measure(folder: Path, tell: Callable[[Figure], None] = lambda _: None) -> li
         for how in ("killed", "stopped"):
             add(store_away(here, f"store.{how}", how, 60))
             add(broker_away(here, f"broker.{how}", how, 30))
-        moved = file_moved(here.tallylog)
+        moved = moved_away(Path(here.tallylog.data_dir))
         add(catalog_away(here, "catalog.moved", moved, "file moved away", 30))
         add(flood(here, "flood", 100))
         add(producer_wedged(here, folder, "wedged"))

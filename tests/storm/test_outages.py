@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sqlite import moved_away
 from tests.storm import outages
 from tests.storm.figures import Figure
 from tests.storm.servers import Ground, ground
@@ -38,7 +39,7 @@ def unmet(figures: Sequence[Figure]) -> list[str]:
 
 
 def test_without_a_catalog_known_keys_go_on(here: Ground) -> None:
-    moved = outages.file_moved(here.tallylog)
+    moved = moved_away(Path(here.tallylog.data_dir))
     assert unmet(outages.catalog_away(here, "moved", moved, "file moved", 4)) == []
 
 
