@@ -146,6 +146,12 @@ class _Batch:
     def read_states(self, client: Client) -> tuple[list[tuple[tuple[str, str], Cell]], Upto]:
         """The cells of whole spans, and the markers."""
         fine = [feature for (feature, _), series in self.series.items() if series.is_fine]
+        has_latest = any(
+            series.measures[0].feature.aggregation is Aggregation.LATEST
+            for series in self.series.values()
+        )
+        unwanted = {"latest": not has_latest, "fine": not fine}
+        text = query("usage_states", frozenset(name for name, no in unwanted.items() if no))
         edges: set[int] = set()
         for series in self.series.values():
             length = series.span_ms if series.is_fine else HOUR_MS
@@ -165,20 +171,18 @@ class _Batch:
         few = len(parameters["features"]) <= 2 and not parameters["all_customers"]
         threads = {"max_threads": 1} if few else {}
         settings = {**self._limits(bool(fine)), **threads}
-        rows = client.query(query("usage_states"), parameters, settings=settings).result_rows
-        for row in rows:
-            if row[0] == "":
-                upto[row[4], row[5]] = row[11]
+        for row in client.query(text, parameters, settings=settings).result_rows:
+            (feature, customer, piece, group, epoch, partition, *sums), reaches = row[:10], row[-1]
+            if feature == "":
+                upto[epoch, partition] = reaches
                 continue
-            place, at = (row[0], row[1]), row[2] * SECOND_MS
+            place, at = (feature, customer), piece * SECOND_MS
             known = self.series.get(place)
             if known is not None and at not in known.divided:
-                greatest = tuple(
-                    (start * SECOND_MS, Decimal(value))
-                    for start, value in zip(row[12], row[13], strict=True)
-                )
-                cell = _cell(at, row[3], *row[6:10], row[10].values(), greatest=greatest)
-                cells.append((place, cell))
+                last = row[10].values() if has_latest else ()
+                buckets = row[-2].items() if fine else ()
+                greatest = tuple((start * SECOND_MS, Decimal(most)) for start, most in buckets)
+                cells.append((place, _cell(at, group, *sums, last, greatest=greatest)))
         return cells, upto
 
     def read_events(self, client: Client, upto: Upto) -> list[tuple[tuple[str, str], Cell]]:
