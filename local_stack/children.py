@@ -25,8 +25,8 @@ from local_stack.undertaker import Undertaker
 PR_SET_PDEATHSIG = 1
 READY_POLL_S = 0.05
 BACKOFF_FIRST_S = 0.5
-BACKOFF_MAX_S = 15.0
-STEADY_S = 10.0  # a child that ran this long starts its back-off afresh
+BACKOFF_MAX_S = 5.0
+STEADY_S = 5.0  # a child that ran this long starts its back-off afresh
 LOG_BYTES_MAX = 16 * 1024 * 1024
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
