@@ -1,105 +1,205 @@
-"""`make bench`: runs the benchmarks and prints a table, and JSON with --json FILE."""
+"""`make bench`: measures Tallylog, section by section, and prints a table of each.
+
+Every figure that can be held against a reference of the same run is: machines differ, and are
+noisy. `--check` holds the ratios against the recorded ones, `--record` keeps them.
+"""
 
 import asyncio
-import json
-import os
-import platform
-import statistics
-from dataclasses import asdict, dataclass
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
-from benchmarks import cores, engine, pipeline, workload
+from benchmarks import claims, cores, counted, engine, faust, gateway, reading, storage
+from benchmarks.figures import Figure, machine, read_json, table, worse, write_json
 from benchmarks.stack import stack
+from benchmarks.trickle import trickle
+from cli.up import Ready
+
+RECORDED = Path(__file__).parent / "recorded.json"
+WIDTH = 130
+HALF, NEARLY_ALL = 0.5, 0.9
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One measured figure over several runs, and how it compares with the reference."""
+class Scale:
+    """How much is measured: events of a run, runs, seconds of a load, and of one that goes on."""
 
-    name: str
-    unit: str
-    runs: list[float]
-
-    @property
-    def median(self) -> float:
-        """The middle run."""
-        return statistics.median(self.runs)
-
-
-def main(
-    events: Annotated[int, typer.Option(help="Events of each run.")] = 200_000,
-    runs: Annotated[int, typer.Option(help="Runs of each figure.")] = 3,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
-) -> None:
-    """Measure packer core, counter core, plain insert, HTTP bulk to counted, and freshness."""
-    console = Console(highlight=False)
-    with Progress(console=console, transient=True) as progress:
-        figures = asyncio.run(_measure(events, runs, progress, console))
-    reference = next(f for f in figures if f.name == REFERENCE)
-    table = Table(title=f"Tallylog on {_machine()}, {events:,} events, {runs} runs")
-    for column in ("figure", "min", "median", "max", "÷ plain insert"):
-        table.add_column(column, justify="left" if column == "figure" else "right")
-    for figure in figures:
-        shown = [f"{value:,.0f}" for value in (min(figure.runs), figure.median, max(figure.runs))]
-        ratio = f"{figure.median / reference.median:.2f}" if figure.unit == "events/s" else ""
-        table.add_row(f"{figure.name}, {figure.unit}", *shown, ratio)
-    console.print(table)
-    if json_file is not None:
-        found = {"machine": _machine(), "events": events, "figures": [asdict(f) for f in figures]}
-        json_file.write_text(json.dumps(found, indent=2) + "\n")
+    events: int
+    runs: int
+    seconds: float
+    sustained_s: float
+    rates: tuple[int, ...]
+    trickle_s: float
+    claims: int
+    stored: int
 
 
-REFERENCE = "plain insert of the same rows into the engine"
+FULL = Scale(400_000, 3, 8, 60, (10, 100, 1_000, 10_000), 20, 10_000_000, 10_000_000)
+QUICK = Scale(4_000, 1, 1, 4, (10, 100), 3, 20_000, 20_000)
 
 
-async def _measure(events: int, runs: int, progress: Progress, console: Console) -> list[Figure]:
-    task = progress.add_task("making events", total=3 + 5 * runs)
-    loads = [workload.make(events, seed=seed) for seed in range(runs)]
-    progress.update(task, advance=1, description="packing and folding")
-    cores.warm_up()
-    pack_rates, count_rates = [], []
-    streams: list[bytes] = []
-    for load in loads:
-        spent, blocks = cores.pack(load)
-        pack_rates.append(events / spent)
-        progress.update(task, advance=1)
-        spent, streams = cores.count(blocks)
-        count_rates.append(events / spent)
-        progress.update(task, advance=1)
-    progress.update(task, advance=1, description="starting a stack")
+async def _cores(scale: Scale) -> list[Figure]:
+    figures, streams = await asyncio.to_thread(cores.measure, scale.events, scale.runs)
+    section = "engine"
+    plain, native = [], []
     async with stack() as ready:
-        progress.update(task, advance=1, description="inserting, sending")
-        await asyncio.to_thread(pipeline.create_features, ready)
-        inserts, accepted, counted = [], [], []
-        for load in loads:
+        await asyncio.to_thread(counted.create_features, ready)
+        await asyncio.to_thread(counted.over_http, ready, scale.seconds)
+        for _ in range(scale.runs):
             url = ready.clickhouse_url
             seconds = await asyncio.to_thread(engine.plain_insert, url, streams)
-            inserts.append(events / seconds)
-            progress.update(task, advance=1)
-            first, last = await asyncio.to_thread(pipeline.bulk_to_counted, ready, load)
-            accepted.append(events / first)
-            counted.append(events / last)
-            progress.update(task, advance=1)
-        waits = await asyncio.to_thread(pipeline.freshness, ready, 10)
-        progress.update(task, advance=1 * runs)
+            plain.append(scale.events / seconds)
+            native.append(await asyncio.to_thread(engine.native_insert, url, scale.events))
+    from_blocks = "rows of events, from its own blocks, no order and no view, rows/s"
+    from_columns = "the same from Arrow columns, rows/s"
     return [
-        Figure(REFERENCE, "events/s", inserts),
-        Figure("packer core, one core's CPU", "events/s", pack_rates),
-        Figure("counter core, one core's CPU", "events/s", count_rates),
-        Figure("HTTP bulk of 500 → 202", "events/s", accepted),
-        Figure("HTTP bulk of 500 → counted", "events/s", counted),
-        Figure("202 → visible in the states, idle", "ms", [wait * 1000 for wait in waits]),
+        *figures,
+        Figure(section, from_blocks, native),
+        Figure(section, from_columns, plain, from_blocks),
     ]
 
 
-def _machine() -> str:
-    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+async def _gateway(scale: Scale) -> list[Figure]:
+    return [
+        figure
+        for workers in (1, 2)
+        for figure in await gateway.measure(workers, scale.seconds, scale.runs)
+    ]
+
+
+async def _counted(scale: Scale) -> list[Figure]:
+    section = "counted: stored, deduplicated, matched and in the states"
+    async with stack() as ready:
+        return await asyncio.to_thread(_count, ready, scale, section)
+
+
+def _count(ready: Ready, scale: Scale, section: str) -> list[Figure]:
+    counted.create_features(ready)
+    idle = counted.freshness(ready, scale.sustained_s / 3)
+    counted.over_http(ready, scale.seconds)  # what is made on first use
+    http = counted.over_http(ready, scale.sustained_s)
+    full = counted.over_http(ready, scale.sustained_s, NEARLY_ALL * http.rate)
+    half = counted.over_http(ready, scale.sustained_s / 3, HALF * http.rate)
+    native = counted.natively(ready, scale.sustained_s)
+    arrays = [counted.backlog(ready, 2 * scale.events // 500, 500) for _ in range(scale.runs)]
+    singles = [counted.backlog(ready, scale.events, 1) for _ in range(scale.runs)]
+    bulk = "HTTP bulk of 500"
+    obvious = f"{gateway.OBVIOUS}{gateway.ARRAY.name}, 2 workers, events/s"
+
+    def of(name: str, *values: float, reference: str = "") -> Figure:
+        return Figure(section, name, values, reference)
+
+    return [
+        of(f"{bulk}, events/s", http.rate, reference=obvious),
+        of(
+            "HTTP bulk of 500, second half of the minute, events/s",
+            http.second_half,
+            reference="HTTP bulk of 500, events/s",
+        ),
+        of("native arrays of 500, events/s", native.rate),
+        of("native arrays of 500 from a full log, events/s", *arrays),
+        of("native single records from a full log, events/s", *singles),
+        of("idle: 202 to seen in usage, median, ms", idle.median_s * 1000),
+        of("at 0.9 of full: 202 to seen, p50, ms", full.probes.wait_s(0.5) * 1000),
+        of("at 0.9 of full: 202 to seen, p99, ms", full.probes.wait_s(0.99) * 1000),
+        of("at 0.9 of full: to 202, p99, ms", full.sent.ms(0.99)),
+        of("at half: to 202, p99, ms", half.sent.ms(0.99)),
+        *(of(f"CPU of an event, {part}, us", us) for part, us in http.cpu_us.items()),
+        of("CPU of an event, all, us", sum(http.cpu_us.values())),
+        *(of(f"memory, {part}, MiB", mib) for part, mib in http.resident_mib.items()),
+        *(
+            of(f"stored of an event, {name}, bytes", size)
+            for name, size in storage.bytes_per_event(ready).items()
+        ),
+    ]
+
+
+async def _faust(scale: Scale) -> list[Figure]:
+    section = "the obvious Faust app"
+    async with stack() as ready:
+        with tempfile.TemporaryDirectory() as folder:
+            rate = await asyncio.to_thread(
+                faust.measure, ready.kafka, Path(folder), min(scale.events, 50_000)
+            )
+    return [Figure(section, "one event at a time, two Tables, events/s", [rate])]
+
+
+async def _trickle(scale: Scale) -> list[Figure]:
+    section = "small loads"
+    figures = []
+    async with stack() as ready:
+        await asyncio.to_thread(counted.create_features, ready)
+        for rate in scale.rates:
+            found = await asyncio.to_thread(trickle, ready, rate, scale.trickle_s)
+            figures += [
+                Figure(section, f"{rate:,}/s: {name}", [value])
+                for name, value in {
+                    "cores, all": sum(found.cores.values()),
+                    "cores, engine": found.cores["engine"],
+                    "blocks/s": found.blocks_per_s,
+                    "to 202, p99, ms": found.sent.ms(0.99),
+                    "202 to seen, p50, ms": found.probes.wait_s(0.5) * 1000,
+                }.items()
+            ]
+    return figures
+
+
+async def _claims(scale: Scale) -> list[Figure]:
+    return await asyncio.to_thread(claims.measure, scale.claims)
+
+
+async def _reading(scale: Scale) -> list[Figure]:
+    return await reading.measure_reading(scale.stored, 100 if scale is FULL else 3)
+
+
+SECTIONS: dict[str, Callable[[Scale], Coroutine[None, None, list[Figure]]]] = {
+    "cores": _cores,
+    "gateway": _gateway,
+    "counted": _counted,
+    "faust": _faust,
+    "trickle": _trickle,
+    "claims": _claims,
+    "reading": _reading,
+}
+
+
+def main(
+    only: Annotated[list[str], typer.Option(help=f"Of {', '.join(SECTIONS)}; all.")] = [],  # noqa: B006 typer's
+    quick: Annotated[bool, typer.Option(help="Only see that it runs.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
+    record: Annotated[bool, typer.Option(help="Keep the figures for later checks.")] = False,
+    check: Annotated[bool, typer.Option(help="Hold the ratios against the recorded ones.")] = False,
+) -> None:
+    """Measure and print. Ends with 1 when a check fails."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    if unknown := set(only) - set(SECTIONS):
+        raise typer.BadParameter(f"{sorted(unknown)}: choose of {', '.join(SECTIONS)}")
+    console.print(f"Tallylog on {machine()}")
+    figures: list[Figure] = []
+    for name, measure in SECTIONS.items():
+        if only and name not in only:
+            continue
+        with console.status(name):
+            found = asyncio.run(measure(QUICK if quick else FULL))
+        figures += found
+        for section in dict.fromkeys(figure.section for figure in found):
+            console.print(table(figures, section))
+    for path in [json_file, RECORDED if record else None]:
+        if path is not None:
+            write_json(path, figures)
+    if check:
+        failed = worse(figures, read_json(RECORDED))
+        for line in failed:
+            console.print(f"[red]{line}")
+        sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -22,6 +22,7 @@ from clickhouse_connect.driver import Client
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import Figure, percentile
 from billing.measures import Measure
 from billing.reading import measure
 from billing.usage import Usage
@@ -37,6 +38,7 @@ from schemas.catalog import Aggregation, Feature, Reset, Status, Window
 FILL = (Path(__file__).parent / "reading.sql").read_text(encoding="utf-8")
 CHUNK = 200_000
 BLOCK = 2_000
+BLOCKS_PER_S = 4.0
 START = to_ms(datetime(2025, 8, 1, tzinfo=UTC))
 END = to_ms(datetime(2025, 9, 1, tzinfo=UTC))
 ODD = (START + 1_234_567, END - 7_654_321)
@@ -48,7 +50,7 @@ KINDS = ["COUNT", "SUM", "AVG", "COUNT_UNIQUE", "LATEST", "SUM_WITH_MULTIPLIER",
 
 
 @dataclass(frozen=True)
-class Figure:
+class Read:
     """How long a read took, run by run, in ms; and how many rows and queries one took."""
 
     name: str
@@ -56,9 +58,9 @@ class Figure:
     rows: int
     queries: int
 
-    def percentile(self, share: float) -> float:
-        """The run that is not exceeded by this share of them."""
-        return sorted(self.runs)[min(len(self.runs) - 1, int(share * len(self.runs)))]
+    def ms(self, share: float) -> float:
+        """What so many of the runs took at most."""
+        return percentile(self.runs, share)
 
 
 class Counting:
@@ -133,7 +135,7 @@ def fill(client: Client, first: int, count: int, events: int) -> None:
     client.command(FILL, parameters=parameters)
 
 
-def timed(name: str, client: Client, runs: int, read: Callable[[Any], object]) -> Figure:
+def timed(name: str, client: Client, runs: int, read: Callable[[Any], object]) -> Read:
     """Run a read some times; the first, which warms up, counts rows instead."""
     counting = Counting(client)
     read(counting)
@@ -142,7 +144,7 @@ def timed(name: str, client: Client, runs: int, read: Callable[[Any], object]) -
         started = time.perf_counter()
         read(client)
         spent.append((time.perf_counter() - started) * 1000)
-    return Figure(name, spent, counting.rows, counting.queries)
+    return Read(name, spent, counting.rows, counting.queries)
 
 
 @contextmanager
@@ -169,11 +171,11 @@ def ingesting(url: str, first: int, events: int, a_second: float) -> Iterator[No
         thread.join()
 
 
-def measure_all(url: str, events: int, runs: int, a_second: float) -> list[Figure]:
+def measure_all(url: str, events: int, runs: int, a_second: float) -> list[Read]:
     """Every read while events are inserted; groups, which read events, by fewer runs."""
     client = connect(url)
     figures = []
-    with ingesting(url, events, events, a_second):
+    with ingesting(url, events, events, a_second) if a_second else nullcontext():
         for name, measures in READS.items():
             read = lambda asked, measures=measures: measure(asked, measures)  # noqa: E731
             figures.append(timed(name, client, runs, read))
@@ -185,7 +187,8 @@ def measure_all(url: str, events: int, runs: int, a_second: float) -> list[Figur
     return figures
 
 
-async def _run(events: int, runs: int, a_second: float, console: Console) -> list[Figure]:
+async def read_all(events: int, runs: int, rates: Sequence[float]) -> list[list[Read]]:
+    """Every read with so many events stored, at each rate of blocks inserted meanwhile."""
     with tempfile.TemporaryDirectory(prefix="tallylog-bench-") as folder:
         settings = StackSettings(data_dir=Path(folder), clickhouse_port=free_port())
         children = Children(Path(folder) / "logs")
@@ -193,12 +196,26 @@ async def _run(events: int, runs: int, a_second: float, console: Console) -> lis
         try:
             url = clickhouse_url(settings)
             await asyncio.to_thread(migrate, url)
-            with console.status("storing events"):
-                await asyncio.to_thread(_fill_all, url, events)
-            with console.status("reading"):
-                return await asyncio.to_thread(measure_all, url, events, runs, a_second)
+            await asyncio.to_thread(_fill_all, url, events)
+            return [await asyncio.to_thread(measure_all, url, events, runs, rate) for rate in rates]
         finally:
             await children.stop()
+
+
+async def measure_reading(events: int, runs: int = 100) -> list[Figure]:
+    """What `make bench` shows: a few of the reads, idle and while events are inserted."""
+    section = f"reading usage, {events:,} events stored"
+    figures = []
+    moments = ("idle", f"{BLOCK * BLOCKS_PER_S:,.0f}/s inserted")
+    for moment, found in zip(moments, await read_all(events, runs, (0, BLOCKS_PER_S)), strict=True):
+        for read in found:
+            head = f"{read.name}, {moment}, {events:,} stored"
+            figures += [
+                Figure(section, f"{head}, p50, ms", [read.ms(0.5)]),
+                Figure(section, f"{head}, p99, ms", [read.ms(0.99)]),
+                Figure(section, f"{head}, rows read", [read.rows]),
+            ]
+    return figures
 
 
 def _fill_all(url: str, events: int) -> None:
@@ -213,18 +230,19 @@ def _fill_all(url: str, events: int) -> None:
 def main(
     events: Annotated[int, typer.Option(help="Events stored.")] = 1_000_000,
     runs: Annotated[int, typer.Option(help="Runs of each read.")] = 100,
-    blocks: Annotated[float, typer.Option(help="Blocks of 2000 inserted a second.")] = 4,
+    blocks: Annotated[float, typer.Option(help="Blocks of 2000 inserted a second.")] = BLOCKS_PER_S,
 ) -> None:
     """Measure reads of usage while events are inserted."""
     console = Console(highlight=False)
-    figures = asyncio.run(_run(events, runs, blocks, console))
+    with console.status("storing events and reading"):
+        figures = asyncio.run(read_all(events, runs, (blocks,)))[0]
     ingest = f"{blocks * BLOCK:,.0f} a second inserted meanwhile"
     title = f"{events:,} events stored, {ingest}; {os.cpu_count()} cores, {runs} runs"
     table = Table(title=title)
     for column in ("read", "queries", "rows read", "p50, ms", "p99, ms"):
         table.add_column(column, justify="left" if column == "read" else "right")
     for figure in figures:
-        times = (statistics.median(figure.runs), figure.percentile(0.99))
+        times = (statistics.median(figure.runs), figure.ms(0.99))
         counts = (str(figure.queries), f"{figure.rows:,}")
         table.add_row(figure.name, *counts, *(f"{each:.1f}" for each in times))
     console.print(table)

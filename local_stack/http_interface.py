@@ -52,6 +52,10 @@ DAMAGE = {
 }
 QUERIES_AT_ONCE = 16
 INSERTS_AT_ONCE = 8
+TOO_MANY = 202
+REFUSED_S = 1.0
+"""How long a reader waits to hear that there is no place: who asks again at once gets no sooner
+one, but would take the time of those who send events."""
 SESSION_TIMEOUT_S = 60
 SESSION_TIMEOUT_MAX_S = 3600
 
@@ -131,6 +135,8 @@ class HttpInterface:
                 send, engine_error(error.code, str(error), DAMAGE[error.code]), headers
             )
         except EngineError as error:
+            if error.code == TOO_MANY:
+                await asyncio.sleep(REFUSED_S)
             await answer_error(send, error, headers)
         except Exception as error:  # ours, or the disk's: a server gives every failure a code
             log.exception("a query failed in the interface")
@@ -341,7 +347,7 @@ class HttpInterface:
         full = self._reading.total() >= AT_ONCE + WAITING_MAX
         if full or self._reading[reader.account] >= OF_ONE_MAX:
             text = "Too many simultaneous queries of readers: ask again when one has ended"
-            raise engine_error(202, text, "TOO_MANY_SIMULTANEOUS_QUERIES")
+            raise engine_error(TOO_MANY, text, "TOO_MANY_SIMULTANEOUS_QUERIES")
         self._reading[reader.account] += 1
         try:
             yield

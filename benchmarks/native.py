@@ -1,0 +1,100 @@
+"""Native producers: records straight into an account's topic, from a process of their own."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from itertools import cycle
+from multiprocessing.connection import Connection as Pipe
+from multiprocessing.sharedctypes import Synchronized
+
+from aiokafka import AIOKafkaProducer
+
+from benchmarks.load import READY, TICK_S, Body, Running, Sent, working
+
+UNDER_WAY = 32
+"""Records that are not acknowledged yet, at most."""
+BATCH_RECORDS = 2000
+
+
+def producing(
+    kafka: str, topic: str, bodies: Sequence[Body], seconds: float
+) -> AbstractContextManager[Running]:
+    """Write records with new ids for so long, as many events as the driver allows."""
+    return working(_produce, kafka, topic, bodies, seconds)
+
+
+def _produce(
+    kafka: str,
+    topic: str,
+    bodies: Sequence[Body],
+    seconds: float,
+    pipe: Pipe,
+    allowed: "Synchronized[int]",
+    sent: "Synchronized[int]",
+) -> None:
+    import uvloop
+
+    async def write() -> None:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=kafka,
+            acks="all",
+            enable_idempotence=True,
+            compression_type="lz4",
+            max_batch_size=1 << 20,
+            max_request_size=16 << 20,
+        )
+        await producer.start()
+        await producer.partitions_for(topic)
+        makers = cycle([body.maker() for body in bodies])
+        pipe.send(READY)
+        events, under_way = 0, asyncio.Semaphore(UNDER_WAY)
+        begun, cpu = time.perf_counter(), time.process_time()
+        times: list[float] = []
+        while time.perf_counter() < begun + seconds:
+            if events >= allowed.value:
+                await asyncio.sleep(TICK_S)
+                continue
+            maker = next(makers)
+            await under_way.acquire()
+            started = time.perf_counter()
+            acknowledged = await producer.send(topic, maker.make())
+
+            def note(_: object, started: float = started) -> None:
+                under_way.release()
+                times.append((time.perf_counter() - started) * 1000)
+
+            acknowledged.add_done_callback(note)
+            events += maker.events
+            sent.value = events
+        await producer.flush()
+        spent = time.process_time() - cpu
+        await producer.stop()
+        seconds_taken = time.perf_counter() - begun
+        pipe.send(Sent(seconds_taken, events, Counter({202: len(times)}), times, spent))
+
+    uvloop.run(write())
+
+
+async def fill(kafka: str, topic: str, bodies: Sequence[Body], records: int) -> int:
+    """Write so many records as fast as one can; how many events they hold."""
+    producer = AIOKafkaProducer(
+        bootstrap_servers=kafka, acks="all", compression_type="lz4", max_batch_size=1 << 20
+    )
+    await producer.start()
+    partitions = sorted(await producer.partitions_for(topic))
+    makers = cycle([body.maker() for body in bodies])
+    events = 0
+    for first in range(0, records, BATCH_RECORDS):
+        batch = producer.create_batch()
+        for _ in range(min(BATCH_RECORDS, records - first)):
+            maker = next(makers)
+            if batch.append(key=None, value=maker.make(), timestamp=None) is None:
+                raise RuntimeError("the batch is full")
+            events += maker.events
+        await producer.send_batch(
+            batch, topic, partition=partitions[first // BATCH_RECORDS % len(partitions)]
+        )
+    await producer.stop()
+    return events

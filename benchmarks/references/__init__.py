@@ -1,0 +1,1 @@
+"""What Tallylog is measured against: the obvious way of doing it, with the same libraries."""
