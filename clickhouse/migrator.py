@@ -19,6 +19,8 @@ from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse.client import Address, connect
 
 TABLE_ALREADY_EXISTS = 57
+TABLE_IS_DROPPED = 218
+ATTEMPTS = 10
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _DATABASE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKEN = re.compile(r"'(?:[^'\\]|\\.|'')*'|`[^`]*`|--[^\n]*|/\*.*?\*/|;|[^'`;/-]+|.", re.DOTALL)
@@ -138,12 +140,19 @@ def _missing(client: Client, migrations: Sequence[Migration]) -> list[Migration]
 
 
 def _repeatable(client: Client, statement: str) -> None:
-    """Run a statement; a CREATE of what exists is done already."""
-    try:
-        client.command(statement)
-    except DatabaseError as error:
-        if error.code != TABLE_ALREADY_EXISTS or not statement.lstrip().startswith("CREATE"):
-            raise
+    """Run a statement. A CREATE of what exists is done already; one of a table that another process
+    has exchanged under it begins anew.
+    """
+    is_create = statement.lstrip().startswith("CREATE")
+    for attempt in range(ATTEMPTS):
+        try:
+            client.command(statement)
+            return
+        except DatabaseError as error:
+            if is_create and error.code == TABLE_ALREADY_EXISTS:
+                return
+            if not is_create or error.code != TABLE_IS_DROPPED or attempt == ATTEMPTS - 1:
+                raise
 
 
 def dump(client: Client, database: str) -> str:
