@@ -24,6 +24,7 @@ from clickhouse.client import Inserts, connect
 from schemas.failpoint import failpoint
 from schemas.limits import MESSAGE_BYTES_MAX
 from schemas.topics import block_topic, counter_group
+from stream_workers.group_commit import GroupCommit
 from stream_workers.monitor import serve_monitor
 from stream_workers.partition import Partition, Parts
 from stream_workers.settings import WorkerSettings
@@ -300,7 +301,8 @@ def run(settings: WorkerSettings) -> None:
     store = Store(client, settings.block_epoch)
     core = ThreadPoolExecutor(1, thread_name_prefix="core")
     refills = ThreadPoolExecutor(1, thread_name_prefix="refills")
-    parts = Parts(settings, store, Inserts(settings.clickhouse_url), follower, core, refills)
+    commits = GroupCommit(Inserts(settings.clickhouse_url))
+    parts = Parts(settings, store, commits, follower, core, refills)
     counting = Counting(parts, block_topic(settings.block_epoch))
     app = create_app(settings, counting)
     _Worker(app, settings, counting).execute_from_commandline()

@@ -17,7 +17,7 @@ from prometheus_client import Histogram
 from catalog.database import CatalogUnavailable
 from catalog.follower import Follower
 from catalog.snapshot import Snapshot
-from clickhouse.client import InsertFailed, Inserts
+from clickhouse.client import InsertFailed
 from schemas.balance import NOTHING
 from schemas.block import COLUMNS, VERSION, Block, DeadLetter, UnreadableBlock, decode, ipc
 from schemas.failpoint import failpoint
@@ -28,6 +28,7 @@ from stream_workers.claims import later
 from stream_workers.coverage import Coverage
 from stream_workers.dedupe import Place
 from stream_workers.folding import Folded, fold
+from stream_workers.group_commit import GroupCommit, Piece
 from stream_workers.ingest_delay import INGEST_DELAY
 from stream_workers.monitor import ROWS
 from stream_workers.refill import Refill
@@ -53,7 +54,7 @@ class Parts:
 
     settings: WorkerSettings
     store: Store
-    inserts: Inserts
+    commits: GroupCommit
     follower: Follower
     core: Executor
     refills: Executor
@@ -119,9 +120,11 @@ class Partition:
         stored = await self._stored_claims(block, place)
         failpoint("counter.read")
         loop, core = asyncio.get_running_loop(), self._parts.core
-        folded = await loop.run_in_executor(core, self._fold, block, place, catalog, stored)
-        failpoint("counter.folded")
-        await self._insert(folded.rows, offset)
+        with self._parts.commits.coming():
+            folded = await loop.run_in_executor(core, self._fold, block, place, catalog, stored)
+            failpoint("counter.folded")
+            inserted = self._insert(folded.rows, offset)
+        await self._until_in(inserted, folded.rows, offset)
         failpoint("counter.inserted")
         INGEST_DELAY.observe_all((time.time() * 1000 - folded.received) / 1000)
         BLOCK_ROWS.observe(folded.rows.num_rows)
@@ -188,27 +191,28 @@ class Partition:
                 await _pause(attempt)
         raise AssertionError("unreachable")
 
-    async def _insert(self, rows: pa.RecordBatch, offset: int) -> None:
-        """Insert the rows of a block; return only when they and their states are in."""
-        settings, store = self._parts.settings, self._parts.store
+    def _insert(self, rows: pa.RecordBatch, offset: int) -> "asyncio.Future[None]":
+        """Give the rows of a block to the engine, once."""
+        mark = self._parts.store.mark(self.number, f"{offset}-{self._owner}")
+        return self._parts.commits.insert(Piece(rows, mark))
+
+    async def _until_in(
+        self, inserted: "asyncio.Future[None]", rows: pa.RecordBatch, offset: int
+    ) -> None:
+        """Return when the rows of a block and their states are in; insert them again if need be."""
         for attempt in attempts():
-            # Each attempt has a token of its own: the engine notes tokens before parts, and one
-            # without a part, of an attempt that died in between, would swallow the next.
-            token = f"{settings.block_epoch}:{self.number}:{offset}:{self._owner}"
-            query_id = f"{store.query_prefix(self.number)}{offset}-{self._owner}"
             try:
-                await self._parts.inserts.insert(
-                    "events", ipc(rows, compression=None), token=token, query_id=query_id
-                )
+                await inserted
                 return
             except InsertFailed as error:
                 if error.code == VIOLATED_CONSTRAINT:
                     raise NotOwner(f"block partition {self.number}") from error
-                log.warning("block %s was not stored: %s", token, error)
+                log.warning("block %d:%d was not stored: %s", self.number, offset, error)
             await _pause(attempt)
             if await self._landed(offset):
                 return
             rows = _owned(rows, self._owner)
+            inserted = self._insert(rows, offset)
         raise AssertionError("unreachable")
 
     async def _landed(self, offset: int) -> bool:

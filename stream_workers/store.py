@@ -82,9 +82,9 @@ class Store:
         ).result_rows[0][0]
         return f"{uuid}/{self._epoch}/{CLAIMS_RULE}"
 
-    def query_prefix(self, partition: int) -> str:
-        """What the query ids of a partition's inserts begin with."""
-        return f"tallylog-block-{self._epoch}-{partition}-"
+    def mark(self, partition: int, what: str = "") -> str:
+        """What the query ids of a partition's inserts contain, before `what` they insert."""
+        return f"block-{self._epoch}-{partition}-{what}"
 
     def acquire(self, partition: int, held: int | None = None) -> int:
         """Take a partition over: from here on the tables refuse every earlier owner's rows.
@@ -145,12 +145,12 @@ class Store:
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
         while self._is_inserting(partition):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"an insert {self.query_prefix(partition)}* is still running")
+                raise TimeoutError(f"an insert *{self.mark(partition)}* is still running")
             time.sleep(SETTLE_POLL_S)
 
     def _is_inserting(self, partition: int) -> bool:
-        prefix = self.query_prefix(partition)
-        rows = self._client.query(query("inserts_running"), {"prefix": prefix}).result_rows
+        mark = self.mark(partition)
+        rows = self._client.query(query("inserts_running"), {"mark": mark}).result_rows
         return bool(rows[0][0])
 
     def progress(self, partition: int) -> Progress:
@@ -205,7 +205,7 @@ class Store:
         """Run the view's SELECT over the stored rows of some blocks into the states."""
         for offset in self._blocks(partition, after, upto):
             # The next owner has to wait for it, as for any insert: it would fill the same.
-            query_id = f"{self.query_prefix(partition)}fill-{offset}-{owner}"
+            query_id = self.mark(partition, f"fill-{offset}-{owner}")
             self._fill_block(partition, offset, owner, query_id)
 
     def _fill_block(self, partition: int, offset: int, owner: int, query_id: str) -> None:

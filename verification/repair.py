@@ -87,7 +87,7 @@ def _rebuild(client: Client, keys: Sequence[Key], held: Sequence[Held]) -> None:
         "held_slots": [each.slot for each in held],
         "held_owners": [each.owner for each in held],
     }
-    prefix = held[0].store.query_prefix(held[0].partition)
+    query_id = held[0].store.mark(held[0].partition, f"repair-{uuid4().hex}")
     client.command(
         f"ALTER TABLE usage_states DELETE WHERE {query('verify_keys')}",
         parameters,
@@ -97,5 +97,5 @@ def _rebuild(client: Client, keys: Sequence[Key], held: Sequence[Held]) -> None:
     client.command(  # texts of ours, whose values are parameters
         f"INSERT INTO usage_states SELECT * FROM ({made}) WHERE {query('verify_keys')}",  # noqa: S608
         parameters,
-        settings={"insert_deduplicate": 0, "query_id": f"{prefix}repair-{uuid4().hex}"},
+        settings={"insert_deduplicate": 0, "query_id": query_id},
     )

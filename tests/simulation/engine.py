@@ -38,11 +38,10 @@ Usage = tuple[str, str, str]  # account, feature, customer
 class State(NamedTuple):
     """What one part of the states holds: number and sum by usage, and the block's marker.
 
-    partition  None: a repair made it, without a marker.
+    reached  Its markers: by block partition, the last block. A repair makes states without one.
     """
 
-    partition: int | None
-    upto: int
+    reached: dict[int, int]
     usage: dict[Usage, tuple[int, Decimal]]
 
 
@@ -181,8 +180,8 @@ class Engine:
         """By block partition, the last block in the states."""
         last: dict[int, int] = {}
         for state in self.states:
-            if state.partition is not None:
-                last[state.partition] = max(state.upto, last.get(state.partition, -1))
+            for partition, upto in state.reached.items():
+                last[partition] = max(upto, last.get(partition, -1))
         return last
 
     def differing(self) -> list[Usage]:
@@ -199,7 +198,7 @@ class Engine:
 
         usage = _usage([row for row in self.rows() if is_in(row)])
         chosen = {each: usage[each] for each in usage if usages is None or each in usages}
-        return State(None, -1, chosen)
+        return State({}, chosen)
 
     def delete(
         self, usages: Collection[Usage], owners: Mapping[int, int]
@@ -263,9 +262,9 @@ def _of(row: Row, partition: int, offset: int) -> bool:
 
 
 def _state(rows: list[Row]) -> State:
-    """What the view makes of a block's rows."""
-    [marker] = [row for row in rows if row["verdict"] == "marker"]
-    return State(marker["block_partition"], marker["block_offset"], _usage(rows))
+    """What the view makes of the rows of one block, or of several of different partitions."""
+    markers = [row for row in rows if row["verdict"] == "marker"]
+    return State({row["block_partition"]: row["block_offset"] for row in markers}, _usage(rows))
 
 
 def _usage(rows: list[Row]) -> dict[Usage, tuple[int, Decimal]]:
@@ -309,10 +308,10 @@ class SimulatedStore(Store):
 
     def _is_inserting(self, partition: int) -> bool:
         ask("inserts running")
-        prefix = self.query_prefix(partition)
+        mark = self.mark(partition)
         running = [
             each for each in self._engine.statements
-            if each.running and each.query_id.startswith(prefix)
+            if each.running and mark in each.query_id
         ]  # fmt: skip
         for statement in running:
             statement.asleep = False
@@ -329,8 +328,7 @@ class SimulatedStore(Store):
 
     def states_upto(self, partition: int) -> int:
         ask("marker of the states")
-        states = self._engine.states
-        return max((each.upto for each in states if each.partition == partition), default=-1)
+        return self._engine.reached().get(partition, -1)
 
     def _blocks(self, partition: int, after: int, upto: int) -> list[int]:
         ask("blocks to fill")
@@ -394,8 +392,9 @@ class SimulatedInserts:
 
     async def insert(self, table: str, stream: bytes, *, token: str, query_id: str = "") -> None:
         rows = list(_rows(stream))
-        marker = rows[-1]
-        name = f"insert {marker['block_partition']}/{marker['block_offset']}"
+        markers = [row for row in rows if row["verdict"] == "marker"]
+        blocks = [f"{row['block_partition']}/{row['block_offset']}" for row in markers]
+        name = f"insert {' and '.join(blocks)}"
         statement = self._engine.execute(name, query_id, self._engine.insert(rows, token))
         if not statement.answered:
             raise InsertFailed(None, "no answer")

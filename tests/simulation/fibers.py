@@ -114,13 +114,14 @@ class Loop(asyncio.SelectorEventLoop):
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Any, *args: Any
     ) -> Any:
+        """Done at once; the task that waits goes on behind those that could go on before it."""
         future = self.create_future()
         try:
-            future.set_result(func(*args))
+            self.call_soon(future.set_result, func(*args))
         except Crash:
             raise
         except BaseException as error:
-            future.set_exception(error)
+            self.call_soon(future.set_exception, error)
         return future
 
     async def idle(self) -> None:

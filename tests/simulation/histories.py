@@ -72,6 +72,17 @@ def shared(world: World) -> None:
     world.settle()
 
 
+def joint(world: World) -> None:
+    """One counter stores the blocks of two partitions by one INSERT, again and again."""
+    world.produce(*(event(name) for name in "abcdef"))
+    world.settle()
+    world.prologue_ends()
+    world.produce(*(event(name, 2) for name in "aegh"))
+    world.settle()
+    world.produce(*(event(name, 3) for name in "abegij"))
+    world.settle()
+
+
 def overlapping(world: World) -> None:
     """Two packers share two source partitions, and change them while they have read some."""
     world.settle()
@@ -187,6 +198,7 @@ HISTORIES: Mapping[str, History] = {
     "late": History(late, {"poll": 4}),
     "twice": History(twice, {"poll": 4}),
     "shared": History(shared, {"blocks": 2, "counters": 2}),
+    "joint": History(joint, {"blocks": 2}),
     "overlapping": History(overlapping, {"sources": 2, "packers": 2, "poll": 2}),
     "pieces": History(pieces, {"bytes_max": 400}),
     "forgotten": History(forgotten),
@@ -196,6 +208,7 @@ HISTORIES: Mapping[str, History] = {
     "repaired": History(repaired),
     # With a fault of their own, so that a second one meets what is done about the first.
     "halved": History(plain, faults={"states part of insert 0/0": "engine"}),
+    "torn": History(joint, {"blocks": 2}, {"states part of insert 0/1 and 1/1": "engine"}),
     "doubted": History(pieces, {"bytes_max": 400}, {"arrival of insert 0/0": "refuse"}),
     "stopped": History(plain, faults={"send owner of 0": "pause"}),
 }

@@ -56,7 +56,7 @@ class Ledger:
     def acknowledged(self, partition: int, offset: int) -> None:
         """Judge an acknowledgement: the block's rows and states are in."""
         stored = {(row["block_partition"], row["block_offset"]) for row in self.engine.rows()}
-        states = {(each.partition, each.upto) for each in self.engine.states}
+        states = {block for each in self.engine.states for block in each.reached.items()}
         for name, found in (("events", stored), ("the states", states)):
             if (partition, offset) not in found:
                 self._wrong(f"block {partition}/{offset} is acknowledged and not in {name}")
@@ -88,8 +88,8 @@ class Ledger:
         for name, found in (
             ("events", [(r["block_partition"], r["block_offset"])
                         for r in rows if r["verdict"] == "marker"]),
-            ("the states", [(each.partition, each.upto) for each in self.engine.states
-                            if each.partition is not None]),
+            ("the states", [block for each in self.engine.states
+                            for block in each.reached.items()]),
         ):  # fmt: skip
             wanted = {
                 (tp.partition, record.offset)

@@ -37,7 +37,7 @@ def rebuild(engine: Engine, keys: Sequence[Key], held: Sequence[Held]) -> None:
     cut = reached(engine)
     owners = {each.slot: each.owner for each in held}
     refused(engine.execute("delete of states", "", engine.delete(usages, owners)))
-    query_id = f"{held[0].store.query_prefix(held[0].partition)}repair"
+    query_id = held[0].store.mark(held[0].partition, "repair")
     refused(engine.execute("states anew", query_id, engine.make_anew(usages, cut, owners)))
 
 

@@ -14,6 +14,7 @@ from faust.types import TP
 
 from stream_workers import claim_store, counter, packer, packing, partition, refill, store
 from stream_workers.counter import Counting
+from stream_workers.group_commit import GroupCommit
 from stream_workers.pace import Pace
 from stream_workers.packer import Packer
 from stream_workers.partition import Parts
@@ -46,7 +47,12 @@ def count(process: Process) -> None:
     inserts: Any = SimulatedInserts(world.engine)
     follower: Any = Follower(world.catalog)
     parts = Parts(
-        settings, SimulatedStore(world.engine), inserts, follower, Calls(), Thread(process)
+        settings,
+        SimulatedStore(world.engine),
+        GroupCommit(inserts),
+        follower,
+        Calls(),
+        Thread(process),
     )
     counting = Counting(parts, log.BLOCKS)
 

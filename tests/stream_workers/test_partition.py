@@ -15,6 +15,7 @@ from schemas.block import Block, encode
 from schemas.position import Point
 from stream_workers import partition as module
 from stream_workers.claims import Claim, pack, resent_key, unpack
+from stream_workers.group_commit import GroupCommit
 from stream_workers.partition import Partition, Parts
 from stream_workers.settings import WorkerSettings
 from stream_workers.store import NotOwner, Progress
@@ -48,8 +49,8 @@ class FakeStore:
         self.owner += 1
         return self.owner
 
-    def query_prefix(self, partition: int) -> str:
-        return f"fake-{partition}-"
+    def mark(self, partition: int, what: str = "") -> str:
+        return f"block-0-{partition}-{what}"
 
     def mend(self, partition: int, owner: int) -> Progress:
         markers = [row for row in self.rows if row["verdict"] == "marker"]
@@ -113,7 +114,7 @@ def owned(folder: Path, store: Any, inserts: Any) -> Iterator[Partition]:
     with ThreadPoolExecutor(1) as core, ThreadPoolExecutor(1) as refills:
         follower: Any = FakeFollower()
         settings = WorkerSettings(data_dir=folder)
-        made = Partition(0, Parts(settings, store, inserts, follower, core, refills))
+        made = Partition(0, Parts(settings, store, GroupCommit(inserts), follower, core, refills))
         made.prepare()
         made.open()
         yield made
