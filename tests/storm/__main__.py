@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from tests.storm import page, report
+from tests.storm import page, report, specials
 from tests.storm.figures import Figure
 from tests.storm.outages import measure
 from tests.storm.plan import KINDS
@@ -33,6 +33,9 @@ def main(
     zombies: Annotated[int, typer.Option(help="Make so many zombies of a counter.")] = 0,
     lost_state: Annotated[int, typer.Option(help="Lose the counter's disk so often.")] = 0,
     outages: Annotated[bool, typer.Option(help="Take each server away; half an hour.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All that docs/RELIABILITY.md shows; hours.")
+    ] = False,
     render: Annotated[bool, typer.Option(help="Only make the page of its figures.")] = False,
     write: Annotated[bool, typer.Option(help="Keep the figures for docs/RELIABILITY.md.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
@@ -48,33 +51,42 @@ def main(
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise typer.BadParameter(f"--faults: {unknown[0]} is none of {', '.join(KINDS)}")
     options = Options(seed, minutes, count, kinds, session, pace)
+    if everything:
+        zombies, lost_state, outages, options = 20, 20, True, replace(options, faults=330)
     outcomes: list[Outcome] = []
+    figures: list[Figure] = []
+
+    def keep(more: Sequence[Figure]) -> None:
+        nonlocal results
+        figures.extend(more)
+        results = page.with_figures(results, more)
+        if write:
+            page.write(results)
+
     if zombies:
         outcomes.append(run(replace(options, kinds=("zombie",), faults=zombies, minutes=0)))
-        results = page.with_figures(results, [_zombies(outcomes[-1])])
+        keep([specials.zombies(outcomes[-1])])
     if lost_state:
-        special = ("forget", "older")
-        outcomes.append(run(replace(options, kinds=special, faults=lost_state, minutes=0)))
-        results = page.with_figures(results, _lost_state(outcomes[-1]))
-    measured: list[Figure] = []
+        kinds_of_it = ("forget", "older")
+        outcomes.append(run(replace(options, kinds=kinds_of_it, faults=lost_state, minutes=0)))
+        keep(specials.lost_state(outcomes[-1]))
     if outages:
         folder = Path(tempfile.mkdtemp(prefix="tallylog-outages-"))
-        measured = measure(folder, _tell)
-        results = page.with_figures(results, measured)
-    if not (outcomes or outages) or minutes or count:
-        if not (minutes or count):
+        keep(measure(folder, _tell))
+    if not (outcomes or outages) or options.minutes or options.faults:
+        if not (options.minutes or options.faults):
             options = replace(options, faults=24)
         outcomes.append(run(options))
         results = page.with_storm(results, report.document(outcomes[-1]))
     if json_file is not None:
         found = {
             "storms": [report.document(each) for each in outcomes],
-            "figures": [figure._asdict() for figure in measured],
+            "figures": [figure._asdict() for figure in figures],
         }
         json_file.write_text(json.dumps(found, indent=1) + "\n")
     if write:
         page.write(results)
-    well = all(report.passed(each) for each in outcomes) and all(each.met for each in measured)
+    well = all(report.passed(each) for each in outcomes) and all(each.met for each in figures)
     sys.exit(not well)
 
 
@@ -97,51 +109,6 @@ def run(options: Options) -> Outcome:
     else:
         out.print(f"Logs and journal are in {folder}", style="red")
     return outcome
-
-
-def _zombies(outcome: Outcome) -> Figure:
-    hit, session_s = _hits(outcome, "zombie"), outcome.options.session_s
-    return Figure(
-        "Zombies",
-        f"a counter stopped for {2 * session_s:g} s, twice the session timeout, under load, while"
-        " another takes its partitions, then continued",
-        "20 times: 0 lost, 0 doubled",
-        f"{hit} times: {_found(outcome)}; {outcome.fenced} ended as they found their partition"
-        " to have another owner",
-        hit >= 20 and report.passed(outcome),
-    )
-
-
-def _lost_state(outcome: Outcome) -> Sequence[Figure]:
-    whats = {
-        "forget": "a counter killed under load, all claims on its disk deleted",
-        "older": "a counter killed under load, an older copy of its claims put back",
-    }
-    return [
-        Figure(
-            "Lost state",
-            what,
-            "0 lost, 0 doubled",
-            f"{_hits(outcome, kind)} times: {_found(outcome)}",
-            report.passed(outcome),
-        )
-        for kind, what in whats.items()
-    ]
-
-
-def _hits(outcome: Outcome, kind: str) -> int:
-    return sum(each.hit and each.fault.kind == kind for each in outcome.struck)
-
-
-def _found(outcome: Outcome) -> str:
-    findings, rows = outcome.findings, sum(outcome.findings.verdicts.values())
-    if outcome.failure:
-        return outcome.failure
-    slowest = max((each.recovery.counted for each in outcome.struck), default=0.0)
-    return (
-        f"{findings.lost} lost, {findings.doubled} doubled, {len(findings.differing)} differing of"
-        f" {rows:,} rows; counted again after at most {slowest:.1f} s"
-    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """Faults carried out on real processes."""
 
+import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -15,7 +16,7 @@ from tests.storm.parts import Parts
 from tests.storm.plan import FOLDERS, Fault
 
 HIT_S = 30.0
-JOINS_S = 3.0
+JOINS_S = 30.0
 """How long a guest has to join."""
 ZOMBIE_S = 2.0
 """How long it stays when the zombie is back."""
@@ -23,6 +24,16 @@ SLOW_STOPPED_S, SLOW_RUNS_S = 0.15, 0.05
 """A slow part runs a quarter of the time."""
 FOLDER_BYTES = 4 << 30
 FILLS_MAX = 20
+
+
+class Blow(NamedTuple):
+    """What a fault did: whether it hit, and the parts that were killed with SIGKILL."""
+
+    hit: bool
+    killed: tuple[str, ...] = ()
+
+
+MISSED = Blow(False)
 
 
 class Disks:
@@ -89,9 +100,13 @@ class Faults:
         self._disks = disks
         self._failpoints = failpoints
 
-    def strike(self, fault: Fault) -> bool:
-        """Carry one out, to its end. False where it hit nobody: a failpoint nobody came by."""
-        deeds: dict[str, Callable[[Fault], bool]] = {
+    def strike(self, fault: Fault) -> Blow:
+        """Carry one out, to its end, and say what it did.
+
+        It missed where nobody came by a failpoint, where what it was aimed at had ended by itself,
+        or where a guest that was to take partitions took none.
+        """
+        deeds: dict[str, Callable[[Fault], Blow]] = {
             "kill": self._kill,
             "stop": self._stop,
             "restart": self._restart,
@@ -106,28 +121,35 @@ class Faults:
         try:
             return deeds[fault.kind](fault)
         except psutil.NoSuchProcess:  # it ended by itself meanwhile, and is started again
-            return True
+            return MISSED
 
-    def _kill(self, fault: Fault) -> bool:
-        victims = [self._parts.find(part) for part in fault.killed]
-        for victim in victims:
-            victim.kill()
-        return True
+    def _kill(self, fault: Fault) -> Blow:
+        return self._killed(fault.killed)
 
-    def _restart(self, fault: Fault) -> bool:
+    def _killed(self, parts: Sequence[str]) -> Blow:
+        """Kill some parts at the same moment; those that had ended already don't count."""
+        victims = [(part, self._parts.find(part)) for part in parts]
+        killed = []
+        for part, victim in victims:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.kill()
+                killed.append(part)
+        return Blow(bool(killed), tuple(killed))
+
+    def _restart(self, fault: Fault) -> Blow:
         victim = self._parts.find(fault.part)
         victim.terminate()
         psutil.wait_procs([victim], 60)
-        return True
+        return Blow(True)
 
-    def _stop(self, fault: Fault) -> bool:
+    def _stop(self, fault: Fault) -> Blow:
         victim = self._parts.find(fault.part)
         victim.suspend()
         time.sleep(fault.lasts_s)
         victim.resume()
-        return True
+        return Blow(True)
 
-    def _slow(self, fault: Fault) -> bool:
+    def _slow(self, fault: Fault) -> Blow:
         victim = self._parts.find(fault.part)
         until = time.monotonic() + fault.lasts_s
         while time.monotonic() < until:
@@ -135,67 +157,100 @@ class Faults:
             time.sleep(SLOW_STOPPED_S)
             victim.resume()
             time.sleep(SLOW_RUNS_S)
-        return True
+        return Blow(True)
 
-    def _full(self, fault: Fault) -> bool:
+    def _full(self, fault: Fault) -> Blow:
         self._disks.fill(fault.part)
         try:
             time.sleep(fault.lasts_s)
         finally:
             self._disks.free(fault.part)
-        return True
+        return Blow(True)
 
-    def _rebalance(self, fault: Fault) -> bool:
-        with self._parts.guest(fault.part):
+    def _rebalance(self, fault: Fault) -> Blow:
+        with self._parts.guest(fault.part) as guest:
+            if not guest.joins(JOINS_S):
+                return MISSED
             time.sleep(fault.lasts_s)
-        return True
+            return Blow(guest.lives)
 
-    def _zombie(self, fault: Fault) -> bool:
-        with self._parts.guest("counter"):
-            time.sleep(JOINS_S)
-            hit = self._failpoint(fault) if fault.name else self._stop(fault)
+    def _zombie(self, fault: Fault) -> Blow:
+        """Stop a counter until a guest has at least one of its partitions, by the store's word."""
+        with self._parts.guest("counter") as guest:
+            if not guest.joins(JOINS_S):
+                return MISSED
+            if fault.name:
+                self._arm(fault)
+                if not self._come_by(fault):
+                    return MISSED
+            victim = self._parts.find("counter")
+            victim.suspend()
+            try:
+                before, guests = self._owners(), guest.taken
+                time.sleep(fault.lasts_s)
+                after = self._owners()
+            finally:
+                victim.resume()
             time.sleep(ZOMBIE_S)
-        return hit
+            return Blow(guest.lives and bool(taken_over(before, after) - guests))
 
-    def _forget(self, fault: Fault) -> bool:
+    def _owners(self) -> dict[int, int]:
+        """By block partition, the number of who owns it."""
+        return dict(self._tallylog.rows("SELECT slot % 65536, toUInt64(owner) FROM owners"))
+
+    def _forget(self, fault: Fault) -> Blow:
         claims = self._claims
-        self._parts.find("counter").kill()
+        blow = self._killed(fault.killed)
         claims.rename(claims.with_suffix(".gone"))  # before it is started again
         shutil.rmtree(claims.with_suffix(".gone"))
-        return True
+        return blow
 
-    def _older(self, fault: Fault) -> bool:
+    def _older(self, fault: Fault) -> Blow:
         claims, older = self._claims, self._claims.with_suffix(".older")
         victim = self._parts.find("counter")
         victim.suspend()
         shutil.copytree(claims, older)
         victim.resume()
         time.sleep(fault.lasts_s)
-        self._parts.find("counter").kill()
+        blow = self._killed(fault.killed)
         claims.rename(claims.with_suffix(".gone"))
         older.rename(claims)
         shutil.rmtree(claims.with_suffix(".gone"))
-        return True
+        return blow
 
     @property
     def _claims(self) -> Path:
         return Path(self._tallylog.data_dir) / "claims"
 
-    def _failpoint(self, fault: Fault) -> bool:
+    def _failpoint(self, fault: Fault) -> Blow:
+        self._arm(fault)
+        beside = self._killed([fault.beside]).killed if fault.beside else ()
+        if not self._come_by(fault):
+            return Blow(False, beside)
+        if fault.stops:
+            time.sleep(fault.lasts_s)
+            self._parts.find(fault.part).resume()
+            return Blow(True, beside)
+        return Blow(True, (fault.part, *beside))
+
+    def _arm(self, fault: Fault) -> None:
         file = self._failpoints / fault.name
-        victim = self._parts.find(fault.part)
         making = file.with_suffix(".new")
         making.write_text("stop" if fault.stops else "kill")
         making.rename(file)
-        if fault.beside:
-            self._parts.find(fault.beside).kill()
+
+    def _come_by(self, fault: Fault) -> bool:
+        """Wait until somebody comes by an armed failpoint; False where nobody does."""
+        file = self._failpoints / fault.name
         until = time.monotonic() + HIT_S
         while file.exists():
             if time.monotonic() > until:
                 file.unlink(missing_ok=True)
                 return False
             time.sleep(0.02)
-        if fault.stops:
-            time.sleep(fault.lasts_s)
-            victim.send_signal(signal.SIGCONT)
         return True
+
+
+def taken_over(before: Mapping[int, int], after: Mapping[int, int]) -> set[int]:
+    """The partitions that have another owner number than before."""
+    return {slot for slot, owner in after.items() if before.get(slot) != owner}

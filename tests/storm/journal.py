@@ -60,14 +60,22 @@ class Journal:
         self.outcomes: Counter[str] = Counter()
         """Events by the outcome of their send, each time that they were sent."""
         self.wronged: list[str] = []
-        """What was said where a request was refused with 4xx: all of them are as they should be."""
+        """What was said where a request got an answer that none should get."""
         self._lines: list[Line] = []
         self._lock = threading.Lock()
 
-    def note(self, round_: int, producer: str, sent: Sent, outcome: Outcome, why: str = "") -> None:
-        """One request or record was sent, and this is known of it."""
+    def note(
+        self,
+        round_: int,
+        producer: str,
+        sent: Sent,
+        outcome: Outcome,
+        why: str = "",
+        wrong: bool = False,
+    ) -> None:
+        """One request or record was sent, and this is known of it; `wrong`: it should not be so."""
         with self._lock:
-            if outcome == "refused" and why.startswith("4"):
+            if wrong:
                 self.wronged.append(f"{producer}: {why}")
             self.outcomes[outcome] += len(sent.events) + len(sent.letters)
             for event in sent.events:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import httpx
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -17,7 +18,23 @@ ANSWER_S = 15.0
 """The gateway answers within its deadline, 10 s: what takes longer is unknown."""
 AGAIN_S = 0.2
 PAUSE_S = 60.0
-Answer = tuple[Outcome, str]
+
+
+class Answer(NamedTuple):
+    """What became of a send, why, and whether it was refused as it should never be."""
+
+    outcome: Outcome
+    why: str = ""
+    wrong: bool = False
+
+
+def answered(status: int, retry_after: str, text: str = "") -> Answer:
+    """What an answer of the gateway says: what is sent is good, so all but 202 and 503 is wrong."""
+    if status == 202:
+        return Answer("acked")
+    honest = status == 503 and retry_after.isdigit()
+    outcome: Outcome = "unknown" if status >= 500 else "refused"
+    return Answer(outcome, f"{status} {text[:200]}", wrong=not honest)
 
 
 class Http:
@@ -33,13 +50,10 @@ class Http:
         try:
             answer = self._client.post(self._path, content=sent.body)
         except httpx.ConnectError as error:
-            return "refused", repr(error)  # nobody listens: nothing was sent
+            return Answer("refused", repr(error))  # nobody listens: nothing was sent
         except httpx.HTTPError as error:
-            return "unknown", repr(error)
-        if answer.status_code == 202:
-            return "acked", ""
-        told = f"{answer.status_code} {answer.text[:200]}"
-        return "unknown" if answer.status_code >= 500 else "refused", told
+            return Answer("unknown", repr(error))
+        return answered(answer.status_code, answer.headers.get("retry-after", ""), answer.text)
 
     def close(self) -> None:
         """Close its connections."""
@@ -73,14 +87,14 @@ class Native:
             self._producer.produce(self._topic, sent.body, partition=partition, on_delivery=report)
         except (KafkaException, BufferError) as error:
             self._replace()
-            return "refused", repr(error)  # it never came into the queue
+            return Answer("refused", repr(error))  # it never came into the queue
         while not reports:
             self._producer.poll(1.0)
         if reports[0] is None:
-            return "acked", ""
+            return Answer("acked")
         if reports[0].fatal():
             self._replace()
-        return "unknown", reports[0].str()
+        return Answer("unknown", reports[0].str())
 
     def _replace(self) -> None:
         self.close()
@@ -160,9 +174,9 @@ class Load:
             started = time.monotonic()
             sent = manner.make(source)
             while True:
-                outcome, why = send(sent)
-                self._journal.note(round_, manner.name, sent, outcome, why)
-                if outcome == "acked" or not (manner.insists and self._going.is_set()):
+                answer = send(sent)
+                self._journal.note(round_, manner.name, sent, *answer)
+                if answer.outcome == "acked" or not (manner.insists and self._going.is_set()):
                     break
                 time.sleep(AGAIN_S)
             self._ending.wait(max(0.0, started + manner.every_s / self._pace - time.monotonic()))

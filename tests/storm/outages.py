@@ -252,29 +252,54 @@ def flood(ground: Ground, name: str, connections: int) -> list[Figure]:
     ]  # fmt: skip
 
 
-class Drained:
-    """How a lag was made good: events counted a second, and when it was done."""
+class Drain:
+    """How a lag is made good, by looks at how many events are counted.
 
-    def __init__(self, rate: float, at: float) -> None:
-        self.rate = rate
-        self.at = at
+    The clock starts when the last look that saw nothing new began: what is there at the next was
+    counted since then, not in no time.
+    """
+
+    def __init__(self, at: float) -> None:
+        self._start = at
+        self._first: int | None = None
+        self._last = (at, 0)
+
+    def see(self, began: float, ended: float, counted: int) -> None:
+        """A look from one moment to another saw so many."""
+        if self._first is None or counted == self._first:
+            self._start, self._first = began, counted
+        self._last = ended, counted
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything new is counted."""
+        return self._first is not None and self._last[1] > self._first
+
+    @property
+    def at(self) -> float:
+        """When the last look ended."""
+        return self._last[0]
+
+    @property
+    def rate(self) -> float:
+        """Events a second, until the last look; 0 before anything is counted."""
+        if self._first is None or not self.begun:
+            return 0.0
+        return (self._last[1] - self._first) / (self.at - self._start)
 
 
-def _drain(tallylog: Tallylog, name: str, senders: Senders) -> Drained:
-    """Watch what is counted catch up with what is sent, from the first event that is counted."""
+def _drain(tallylog: Tallylog, name: str, senders: Senders) -> Drain:
+    """Watch what is counted catch up with what is sent."""
     deadline = time.monotonic() + RECOVERY_S
-    start: tuple[float, int] | None = None
-    first = -1
+    drain = Drain(time.monotonic())
+    fresh = sum(wish.rate for wish in STEADY) * FRESH_S
     while time.monotonic() < deadline:
-        time.sleep(0.2)
         with contextlib.suppress(ClickHouseError):
-            at, counted = time.monotonic(), _counted(tallylog, name)
-            first = counted if first < 0 else first
-            if counted > first and start is None:
-                start = at, first
-            fresh = sum(wish.rate for wish in STEADY) * FRESH_S
-            if start is not None and counted >= senders.acked_count - fresh:
-                return Drained((counted - start[1]) / max(at - start[0], 0.2), at)
+            began, counted = time.monotonic(), _counted(tallylog, name)
+            drain.see(began, time.monotonic(), counted)
+            if drain.begun and counted >= senders.acked_count - fresh:
+                return drain
+        time.sleep(0.1)
     raise AssertionError(f"not drained within {RECOVERY_S:.0f} s")
 
 

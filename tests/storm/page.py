@@ -106,8 +106,9 @@ def _storms(storms: Sequence[dict[str, Any]]) -> str:
             ["failpoint", "hit", "nobody came by"],
             [[f"`{name}`", *counts] for name, counts in newest["failpoints"].items()],
         )
-    for kind, why in newest["left_out"].items():
-        text += f"\n\nLeft out there: {kind}, for {why}."
+    for each in storms:
+        for kind, why in each["left_out"].items():
+            text += f"\n\nLeft out with seed {each['seed']}: {kind}, for {why}."
     return text
 
 

@@ -1,6 +1,7 @@
 """The processes of a Tallylog in a storm: found, hurt, and joined by guests."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,50 @@ WORDS = {
 """By part, a word of its command. The gateway's process is the console's as well."""
 PARTS = tuple(WORDS)
 APPEARS_S = 60.0
+TAKES = {
+    "counter": re.compile(r"block partition (\d+) from offset"),
+    "packer": re.compile(r"TopicPartition\(topic='\S+', partition=(\d+)\)"),
+}
+"""What a worker's log says of the partitions that it is given."""
+STEADY_S = 1.0
+"""Partitions that are given one after the other are all there after so long without another."""
+
+
+class Guest:
+    """A worker beside the supervisor's. Its log, from `start` on, tells what it was given."""
+
+    def __init__(
+        self, part: str, process: "subprocess.Popen[bytes]", log: Path, start: int
+    ) -> None:
+        self._takes = TAKES[part]
+        self._process = process
+        self._log = log
+        self._start = start
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    @property
+    def taken(self) -> set[int]:
+        """The partitions that it was given so far."""
+        with self._log.open("rb") as log:
+            log.seek(self._start)
+            said = log.read().decode(errors="replace")
+        return {int(number) for number in self._takes.findall(said)}
+
+    def joins(self, within_s: float) -> bool:
+        """Wait until it has partitions, all that it gets at first; False when it gets none."""
+        until = time.monotonic() + within_s
+        taken, since = self.taken, time.monotonic()
+        while self.lives and time.monotonic() < until:
+            if taken and time.monotonic() - since > STEADY_S:
+                return True
+            time.sleep(0.05)
+            if (now := self.taken) != taken:
+                taken, since = now, time.monotonic()
+        return False
 
 
 class Parts:
@@ -58,7 +103,7 @@ class Parts:
             return sum(words in line for line in lines)
 
     @contextmanager
-    def guest(self, part: str) -> Iterator[subprocess.Popen[bytes]]:
+    def guest(self, part: str) -> Iterator[Guest]:
         """Another packer or counter beside the supervisor's; told to end on leaving."""
         env = {
             **os.environ,
@@ -72,9 +117,10 @@ class Parts:
         log = Path(self._tallylog.data_dir) / "logs" / f"{part}-guest.log"
         with log.open("ab") as output:
             command = [sys.executable, "-m", "cli.parts", part]
+            start = log.stat().st_size
             guest = subprocess.Popen(command, env=env, stdout=output, stderr=output)
         try:
-            yield guest
+            yield Guest(part, guest, log, start)
         finally:
             guest.send_signal(signal.SIGTERM)
             try:

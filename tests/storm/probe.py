@@ -80,9 +80,9 @@ class Probe:
 
     def _insist(self, sent: Sent, send: Callable[[Sent], Answer], since: float) -> None:
         while True:
-            outcome, why = send(sent)
-            self._journal.note(self._round, "probe", sent, outcome, why)
-            if outcome == "acked":
+            answer = send(sent)
+            self._journal.note(self._round, "probe", sent, *answer)
+            if answer.outcome == "acked":
                 return
             self._give_up(since)
             time.sleep(POLL_S)

@@ -94,10 +94,11 @@ def _faults(outcome: Outcome) -> dict[str, dict[str, int]]:
     """By part and kind, how many faults hit it."""
     counts: Counter[tuple[str, str]] = Counter()
     for each in outcome.struck:
-        if each.hit:
+        killed = set(each.killed)
+        if each.hit and each.fault.kind != "kill":
             counts[each.fault.part, each.fault.kind] += 1
-            if each.fault.beside:
-                counts[each.fault.beside, "kill"] += 1
+            killed.discard(each.fault.part)
+        counts.update((part, "kill") for part in killed)
     return {
         part: {kind: counts[part, kind] for kind in WEIGHTS if counts[part, kind]} for part in PARTS
     }

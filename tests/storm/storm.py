@@ -30,7 +30,7 @@ class Options:
 
     seed       Decides faults, their moments, and what is sent.
     minutes    No round begins after so many; 0: `faults` decides alone.
-    faults     No round begins after so many; 0: `minutes` decides alone.
+    faults     It ends after so many that hit, or twice as many in all; 0: `minutes` decides alone.
     kinds      Of plan.KINDS.
     session_s  After how long without a heartbeat a worker is given up.
     pace       How much load: 1 is about 250 events a second.
@@ -46,11 +46,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Struck:
-    """A fault, whether it hit, and how long it took to get over it."""
+    """A fault, whether it hit, how long it took to get over it, and which parts it killed."""
 
     fault: Fault
     hit: bool
     recovery: Recovery
+    killed: tuple[str, ...] = ()
 
 
 @dataclass
@@ -73,7 +74,12 @@ class Outcome:
     @property
     def kills(self) -> Counter[str]:
         """By part, how often it was killed with SIGKILL."""
-        return Counter(part for each in self.struck if each.hit for part in each.fault.killed)
+        return Counter(part for each in self.struck for part in each.killed)
+
+    @property
+    def hits(self) -> Counter[str]:
+        """By kind of fault, how many hit."""
+        return Counter(each.fault.kind for each in self.struck if each.hit)
 
 
 @dataclass(frozen=True)
@@ -149,9 +155,14 @@ def storm(folder: Path, options: Options, console: Console) -> Outcome:
 def goes_on(outcome: Outcome, seconds: float) -> bool:
     """Whether there is another round."""
     options = outcome.options
-    done = options.faults and len(outcome.struck) >= options.faults
     late = options.minutes and seconds > options.minutes * 60
-    return not done and not late and outcome.findings.well
+    return not enough(outcome) and not late and outcome.findings.well
+
+
+def enough(outcome: Outcome) -> bool:
+    """Whether there were as many faults as were wanted; those that miss are tried again."""
+    wanted = outcome.options.faults
+    return wanted > 0 and (outcome.hits.total() >= wanted or len(outcome.struck) >= 2 * wanted)
 
 
 def _round(field_: Field, faults: Iterator[Fault], outcome: Outcome, bar: "Bar") -> None:
@@ -163,13 +174,13 @@ def _round(field_: Field, faults: Iterator[Fault], outcome: Outcome, bar: "Bar")
         for _ in range(FAULTS_A_ROUND):
             fault = next(faults)
             time.sleep(fault.after_s)
-            hit = field_.faults.strike(fault)
+            blow = field_.faults.strike(fault)
             recovery = field_.probe.wait(time.monotonic())
-            outcome.struck.append(Struck(fault, hit, recovery))
-            bar.tell(_line(outcome, fault, hit, recovery))
+            outcome.struck.append(Struck(fault, blow.hit, recovery, blow.killed))
+            bar.tell(_line(outcome, outcome.struck[-1]))
             if field_.probe.slow:
                 bar.tell(f"     meanwhile: {field_.probe.slow}")
-            if outcome.options.faults and len(outcome.struck) >= outcome.options.faults:
+            if enough(outcome):
                 break
     judging = time.monotonic()
     found = field_.judge.look(outcome.rounds)
@@ -210,7 +221,7 @@ class Bar:
     def tell(self, line: str) -> None:
         """Print a line, and move on."""
         options, outcome = self._outcome.options, self._outcome
-        parts = [len(outcome.struck) / options.faults] if options.faults else []
+        parts = [outcome.hits.total() / options.faults] if options.faults else []
         if options.minutes:
             parts.append((time.monotonic() - self._started) / 60 / options.minutes)
         kills = sum(outcome.kills.values())
@@ -219,7 +230,8 @@ class Bar:
         self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _line(outcome: Outcome, fault: Fault, hit: bool, recovery: Recovery) -> str:
+def _line(outcome: Outcome, struck: Struck) -> str:
+    fault, recovery = struck.fault, struck.recovery
     what = f"{fault.kind} {fault.name or fault.part}"
     if fault.stops:
         what += " (stopped)"
@@ -227,7 +239,7 @@ def _line(outcome: Outcome, fault: Fault, hit: bool, recovery: Recovery) -> str:
         what += f" for {fault.lasts_s:.1f} s"
     if fault.beside:
         what += f" and kill {fault.beside}"
-    missed = "" if hit else ", nobody came by"
+    missed = "" if struck.hit else ", missed"
     return (
         f"{len(outcome.struck):4} {what}{missed}: 202 after {recovery.answered:.1f} s,"
         f" counted after {recovery.counted:.1f} s"

@@ -38,6 +38,17 @@ def unmet(figures: Sequence[Figure]) -> list[str]:
     ]
 
 
+def test_the_rate_of_a_drain_is_not_that_of_its_first_jump() -> None:
+    """What the first look sees anew has been counted since the look before it."""
+    drain = outages.Drain(at=10.0)
+    drain.see(10.0, 10.1, 100)
+    assert not drain.begun
+    for began, counted in [(10.2, 100), (10.4, 20_100), (10.6, 31_100)]:
+        drain.see(began, began + 0.1, counted)
+    assert drain.begun
+    assert drain.rate == pytest.approx(31_000 / 0.5)
+
+
 def test_without_a_catalog_known_keys_go_on(here: Ground) -> None:
     moved = moved_away(Path(here.tallylog.data_dir))
     assert unmet(outages.catalog_away(here, "moved", moved, "file moved", 4)) == []
