@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 60
-INSERT_TIMEOUT_SECONDS = 120
+INSERT_TIMEOUT_SECONDS = 120.0
 CONNECTIONS_MAX = 16
 
 INSERT_SETTINGS: Mapping[str, str] = {
@@ -116,7 +116,7 @@ class Inserts:
     reads each body as text to classify it (10 ms for a MiB). Tasks of one event loop may share it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout_s: float = INSERT_TIMEOUT_SECONDS) -> None:
         self._address = Address.of(url)
         self._http = httpx.AsyncClient(
             base_url=self._address.root,
@@ -124,7 +124,7 @@ class Inserts:
                 "X-ClickHouse-User": self._address.user,
                 "X-ClickHouse-Key": self._address.password,
             },
-            timeout=httpx.Timeout(INSERT_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS),
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_SECONDS),
             limits=httpx.Limits(max_connections=CONNECTIONS_MAX),
             trust_env=False,
         )

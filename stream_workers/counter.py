@@ -301,7 +301,7 @@ def run(settings: WorkerSettings) -> None:
     store = Store(client, settings.block_epoch)
     core = ThreadPoolExecutor(1, thread_name_prefix="core")
     refills = ThreadPoolExecutor(1, thread_name_prefix="refills")
-    commits = GroupCommit(Inserts(settings.clickhouse_url))
+    commits = GroupCommit(Inserts(settings.clickhouse_url, settings.insert_timeout_s))
     parts = Parts(settings, store, commits, follower, core, refills)
     counting = Counting(parts, block_topic(settings.block_epoch))
     app = create_app(settings, counting)

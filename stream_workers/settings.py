@@ -19,6 +19,7 @@ class WorkerSettings(Places):
     horizon_days       How long an event_id is remembered, by the log's time.
     replication        Replicas of topics that are made.
     session_timeout_s  After how long without a heartbeat a worker's partitions are given away.
+    insert_timeout_s   After how long without an answer an insert is in doubt: it may still land.
     """
 
     worker: str = "0"
@@ -28,6 +29,7 @@ class WorkerSettings(Places):
     horizon_days: int = Field(default=35, ge=1)
     replication: int = Field(default=1, ge=1)
     session_timeout_s: float = Field(default=10.0, gt=0)
+    insert_timeout_s: float = Field(default=120.0, gt=0)
 
     @property
     def horizon_ms(self) -> int:

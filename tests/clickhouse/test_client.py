@@ -1,5 +1,6 @@
 """The clients, against the HTTP interface of the run's ClickHouse."""
 
+import socket
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
@@ -64,6 +65,14 @@ async def test_an_unanswered_insert_has_no_code() -> None:
         await inserts.insert("t", b"", token="d")
     await inserts.close()
     assert failed.value.code is None
+
+
+async def test_an_insert_is_given_up_after_its_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        inserts = Inserts(f"http://127.0.0.1:{silent.getsockname()[1]}/x", timeout_s=0.1)
+        with pytest.raises(InsertFailed, match="no answer.*ReadTimeout"):
+            await inserts.insert("t", b"", token="e")
+        await inserts.close()
 
 
 @pytest.mark.clickhouse

@@ -106,6 +106,13 @@ def _storms(storms: Sequence[dict[str, Any]]) -> str:
             ["failpoint", "hit", "nobody came by"],
             [[f"`{name}`", *counts] for name, counts in newest["failpoints"].items()],
         )
+    if "inserts_given_up" in newest:
+        text += (
+            f"\n\nInserts that the counter gave up after {newest['session_timeout_s']:g} s "
+            f"without an answer: {newest['inserts_given_up']}; {newest['landed_after_all']} of"
+            " these blocks were in all the same. Counters that ended themselves as another owned their"
+            f" partition: {newest['fenced']}."
+        )
     for each in storms:
         for kind, why in each["left_out"].items():
             text += f"\n\nLeft out with seed {each['seed']}: {kind}, for {why}."

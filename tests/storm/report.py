@@ -51,6 +51,8 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "doubled": findings.doubled,
         "differing": findings.differing,
         "fenced": outcome.fenced,
+        "inserts_given_up": outcome.given_up,
+        "landed_after_all": outcome.landed,
         "failure": outcome.failure,
         "passed": passed(outcome),
     }
@@ -79,6 +81,9 @@ def shown(outcome: Outcome) -> RenderableType:
     for verdict, count in found["verdicts"].items():
         rest.add_row(f"rows {verdict}", f"{count:,}")
     rest.add_row("questions of usage compared", f"{found['usage_compared']:,}")
+    rest.add_row("counters that ended as another owned their partition", str(found["fenced"]))
+    rest.add_row("inserts given up after their timeout", str(found["inserts_given_up"]))
+    rest.add_row("blocks that were in all the same", str(found["landed_after_all"]))
     for name in ("lost", "doubled"):
         rest.add_row(name, _marked(found[name]))
     rest.add_row("differing", _marked(len(found["differing"])))

@@ -3,14 +3,16 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clickhouse_connect.driver.exceptions import ClickHouseError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tests.e2e.running import Tallylog, tallylog_up
+from tests.storm.doubts import given_up, landed
 from tests.storm.events import World, now
 from tests.storm.faults import Disks, Faults
 from tests.storm.journal import Journal
@@ -68,6 +70,10 @@ class Outcome:
     """Kinds of fault that this machine doesn't allow, and why."""
     fenced: int = 0
     """How often a counter ended itself because its partition had another owner."""
+    given_up: int = 0
+    """Inserts of blocks that the engine hadn't answered in time."""
+    landed: int = 0
+    """Blocks of which such an insert landed all the same."""
     failure: str = ""
     """Why it could not be ended."""
 
@@ -103,6 +109,7 @@ def prepared(folder: Path, options: Options, left_out: dict[str, str]) -> Iterat
     failpoints.mkdir(parents=True)
     env = {
         "TALLYLOG_SESSION_TIMEOUT_S": str(options.session_s),
+        "TALLYLOG_INSERT_TIMEOUT_S": str(options.session_s),  # shorter than a stop can be
         "TALLYLOG_FAILPOINTS": str(failpoints),
     }
     with ExitStack() as stack:
@@ -144,12 +151,23 @@ def storm(folder: Path, options: Options, console: Console) -> Outcome:
         except Exception as error:
             outcome.failure = f"{type(error).__name__}: {error}"
         outcome.sends = field_.journal.outcomes
-        outcome.fenced = field_.parts.logged("counter", "store.NotOwner:")
+        _read_log(field_, outcome)
         outcome.seconds = time.monotonic() - started
         if outcome.failure or not outcome.findings.well:
             field_.journal.write(folder / "journal.jsonl")
             field_.journal.contents(folder / "wrong.jsonl", outcome.findings.names)
     return outcome
+
+
+def _read_log(field_: Field, outcome: Outcome) -> None:
+    """What only the counter's log tells."""
+    log = field_.parts.log("counter")
+    outcome.fenced = log.count("store.NotOwner:")
+    doubts = given_up(log)
+    outcome.given_up = len(doubts)
+    with suppress(ClickHouseError):  # then the outcome is a failure already
+        rows = field_.tallylog.rows("SELECT block_partition, block_offset, owner FROM ledger")
+        outcome.landed = len(landed(doubts, {(part, at): owner for part, at, owner in rows}))
 
 
 def goes_on(outcome: Outcome, seconds: float) -> bool:
