@@ -16,8 +16,9 @@ import ingest_gateway.app
 import ingest_gateway.description
 import ingest_gateway.health
 import ingest_gateway.settings
-from ingest_gateway.connection import OPTIONS, allow_many_connections
+from ingest_gateway.connection import OPTIONS
 from ingest_gateway.errors import EXCEPTION_HANDLERS
+from sockets.connection import allow_many_connections
 
 
 @asynccontextmanager

@@ -23,11 +23,12 @@ from catalog.database import Catalog, CatalogUnavailable
 from catalog.follower import Follower
 from catalog.migrations import migrate
 from ingest_gateway import health
-from ingest_gateway.connection import OPTIONS, allow_many_connections
+from ingest_gateway.connection import OPTIONS
 from ingest_gateway.errors import EXCEPTION_HANDLERS
 from ingest_gateway.events import Endpoint, Gateway
 from ingest_gateway.log import Log
 from ingest_gateway.settings import Settings
+from sockets.connection import allow_many_connections
 
 log = logging.getLogger(__name__)
 

@@ -3,15 +3,13 @@
 Rejection (schemas.errors)
 ├── InvalidRequest
 │   └── NotInCatalog       400  the catalog doesn't know it: look again, it may be new
-├── RequestTimeout         408  request_timeout
-├── HeadersTooLarge        431  headers_too_large
 └── ServiceUnavailable
     ├── LogUnavailable     503  no ack: the same request, with the same ids, may be sent again
     └── Overloaded         503  too much on the way at once
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -30,34 +28,6 @@ from schemas.errors import (
 
 class NotInCatalog(InvalidRequest):
     """An event names something that the catalog, as far as it is known here, doesn't hold."""
-
-
-class RequestTimeout(Rejection):
-    """A request's headers or its body didn't arrive in time."""
-
-    status: ClassVar[int] = 408
-    code: ClassVar[str] = "request_timeout"
-    title: ClassVar[str] = "Request timeout"
-
-    def __init__(self, what: str, seconds: float) -> None:
-        super().__init__(
-            f"The {what} did not arrive within {seconds:.0f} seconds",
-            cure="send it faster, or in smaller requests",
-        )
-
-
-class HeadersTooLarge(Rejection):
-    """A request's address and headers are larger, or more, than is taken."""
-
-    status: ClassVar[int] = 431
-    code: ClassVar[str] = "headers_too_large"
-    title: ClassVar[str] = "Request header fields too large"
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The address and headers are too large",
-            cure="send at most 100 headers, and 64 KiB of them with the address",
-        )
 
 
 class LogUnavailable(ServiceUnavailable):

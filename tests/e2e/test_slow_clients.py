@@ -24,11 +24,14 @@ HALF_HEAD = b"POST /v1/events HTTP/1.1\r\nHost: gateway\r\nContent-Type: appli"
 MIB = 1 << 20
 PATIENT = """
 import sys
-from ingest_gateway import connection
+from dataclasses import replace
 from ingest_gateway.app import run
+from ingest_gateway.connection import Connection
 from ingest_gateway.settings import Settings
 
-connection.HEAD_S = connection.BODY_GRACE_S = connection.BODY_S = 300
+Connection.limits = replace(
+    Connection.limits, head_s=300, body_s=300, body_grace_s=300, body_silence_s=300
+)
 run(Settings(), int(sys.argv[1]))
 """
 """A gateway that would wait for five minutes: else the slow are gone before they are counted."""

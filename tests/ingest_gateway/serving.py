@@ -36,10 +36,14 @@ class Answer(NamedTuple):
 
 
 class Wire:
-    """One connection, byte by byte."""
+    """One connection, byte by byte; `receive_bytes` is what may wait for this side unread."""
 
-    def __init__(self, port: int, timeout_s: float = 10) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout_s)
+    def __init__(self, port: int, timeout_s: float = 10, receive_bytes: int = 0) -> None:
+        self.socket = socket.socket()
+        if receive_bytes:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self.socket.settimeout(timeout_s)
+        self.socket.connect(("127.0.0.1", port))
         self._read = b""
 
     def __enter__(self) -> "Wire":

@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+import threading
 import time
 import zlib
 from collections.abc import Iterator
@@ -11,12 +12,15 @@ import psutil
 import pytest
 import zstandard
 
-from ingest_gateway import connection
+from ingest_gateway.connection import Connection
 from ingest_gateway.settings import Settings
 from schemas.limits import BODY_BYTES_MAX
+from sockets import connection
+from sockets.connection import Limits
 from tests.ingest_gateway.serving import EVENT, Served, Wire, served
 
 MIB = 1 << 20
+WITHOUT_KEY = b"POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +31,13 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deadlines of less than a second."""
-    short = {"HEAD_S": 0.4, "BODY_GRACE_S": 0.4, "BODY_S": 1.2, "IDLE_S": 0.6, "LOOK_S": 0.05}
-    for name, value in short.items():
-        monkeypatch.setattr(connection, name, value)
+    """Deadlines of a second or so."""
+    short = Limits(
+        head_s=0.4, body_s=1.2, body_silence_s=0.8, body_grace_s=0.4, unread_s=0.5, idle_s=0.6
+    )
+    monkeypatch.setattr(Connection, "limits", short)
+    monkeypatch.setattr(connection, "FLUSH_S", 0.5)
+    monkeypatch.setattr(connection, "LOOK_S", 0.05)
 
 
 def refused(gateway: Served, request: bytes) -> tuple[int, str]:
@@ -436,6 +443,53 @@ def test_a_connection_serves_many_requests_and_half_a_second_one_is_408(
         assert wire.answer() is not None
         wire.send(b"\r\n")  # which ends uvicorn's own timer
         assert 0.3 < wire.closed_after() < 3
+
+
+def test_a_body_that_stops_is_408(gateway: Served, hurried: None) -> None:
+    """However fast it came before: what is held of it is others' room."""
+    with Wire(gateway.port) as wire:
+        wire.send(gateway.head(length=BODY_BYTES_MAX) + b" " * MIB)
+        started = time.monotonic()
+        answer = wire.answer()
+        assert answer is not None and answer.status == 408
+    assert time.monotonic() - started < 1.1
+
+
+UNREAD = {"others": b"", "rubbish": b"\0\0\r\n\r\n"}
+
+
+@pytest.mark.parametrize("end", UNREAD.values(), ids=UNREAD)
+def test_a_client_that_does_not_read_its_answers_is_closed(
+    gateway: Served, hurried: None, end: bytes
+) -> None:
+    """It needs no key: a refusal is an answer as well."""
+    connections = gateway.server.server_state.connections
+    with Wire(gateway.port, receive_bytes=4096) as wire:
+        while not connections:
+            time.sleep(0.01)
+        started = time.monotonic()
+        wire.send(WITHOUT_KEY * 10_000 + end)  # until it is closed
+        while connections:
+            assert time.monotonic() - started < 5
+            time.sleep(0.02)
+    assert gateway.healthy()
+
+
+def test_a_client_that_reads_slowly_gets_all_its_answers(gateway: Served, hurried: None) -> None:
+    """For longer than it may read nothing."""
+    size, answers, end = 8000, 0, b""
+    with Wire(gateway.port, receive_bytes=1 << 16) as wire:
+        sending = threading.Thread(target=wire.send, args=(WITHOUT_KEY * size,))
+        sending.start()
+        started = time.monotonic()
+        while answers < size:
+            if time.monotonic() < started + 1:
+                time.sleep(0.02)
+            piece = wire.socket.recv(1 << 16)
+            assert piece, (answers, time.monotonic() - started)
+            answers += (end + piece).count(b"\r\n\r\n")
+            end = piece[-3:]
+        sending.join()
 
 
 def test_a_refusal_before_the_body_waits_for_it_no_longer_than_for_any(
