@@ -39,6 +39,11 @@ RULES = [
 
 def create(tallylog: Tallylog, rule: Rule) -> str:
     """Create the rule's feature; its meter's id."""
+    return str(create_feature(tallylog, rule)["meter"]["id"])
+
+
+def create_feature(tallylog: Tallylog, rule: Rule) -> dict[str, Any]:
+    """Create the rule's feature, and return it."""
     parts = {"type": rule.aggregation, "field": rule.field, "multiplier": rule.multiplier}
     parts |= {"bucket_size": rule.bucket_size, "group_by": rule.group_by}
     filters = [{"key": key, "values": sorted(values)} for key, values in rule.filters.items()]
@@ -51,7 +56,8 @@ def create(tallylog: Tallylog, rule: Rule) -> str:
     body = {"name": rule.event_name, "meter": meter}
     answer = tallylog.http.post("/v1/features", json=body)
     assert answer.status_code == 201, answer.text
-    return str(answer.json()["meter"]["id"])
+    made: dict[str, Any] = answer.json()
+    return made
 
 
 def make_events(chance: random.Random, names: Iterable[str], count: int) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from tests.storm import page, report, specials
 from tests.storm.figures import Figure
 from tests.storm.outages import measure
 from tests.storm.plan import KINDS
+from tests.storm.sql_port import beside_analysts
 from tests.storm.storm import Options, Outcome, storm
 
 out = Console(highlight=False)
@@ -32,7 +33,9 @@ def main(
     pace: Annotated[float, typer.Option(help="Load: 1 is about 250 events/s.")] = 1.0,
     zombies: Annotated[int, typer.Option(help="Make so many zombies of a counter.")] = 0,
     lost_state: Annotated[int, typer.Option(help="Lose the counter's disk so often.")] = 0,
-    outages: Annotated[bool, typer.Option(help="Take each server away; half an hour.")] = False,
+    outages: Annotated[
+        bool, typer.Option(help="Take each server away, let analysts ask; 40 min.")
+    ] = False,
     everything: Annotated[
         bool, typer.Option("--all", help="All that docs/RELIABILITY.md shows; hours.")
     ] = False,
@@ -73,6 +76,10 @@ def main(
     if outages:
         folder = Path(tempfile.mkdtemp(prefix="tallylog-outages-"))
         keep(measure(folder, _tell))
+        beside = beside_analysts()
+        for figure in beside:
+            _tell(figure)
+        keep(beside)
     if not (outcomes or outages) or options.minutes or options.faults:
         if not (options.minutes or options.faults):
             options = replace(options, faults=24)

@@ -1,8 +1,8 @@
 """What producers send in a storm: a function of the seed alone, so that a seed can be replayed."""
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -35,12 +35,22 @@ KINDS: dict[str, dict[str, Any]] = {
 ROUNDS_BACK = 3
 """Ids of so many rounds are repeated."""
 UNMATCHED = "storm.nobody"
-PROBE = "storm.count"
+NAMELESS = "storm.nameless"
+"""Of events without an id; their feature sums `n`."""
+LATE_EVERY = 3
+"""In one of so many rounds a feature is created after events of its name were sent."""
 
 
 def rules(account: str) -> list[Rule]:
     """The features of a storm."""
-    return [Rule(account, name, **kind) for name, kind in KINDS.items()]
+    named = [Rule(account, name, **kind) for name, kind in KINDS.items()]
+    return [*named, Rule(account, NAMELESS, "SUM", "n")]
+
+
+def late_rule(account: str, round_: int) -> Rule | None:
+    """The feature that is created in the middle of a round, if one is."""
+    late = round_ > 0 and round_ % LATE_EVERY == 1
+    return Rule(account, f"storm.late.{round_}", "SUM", "n") if late else None
 
 
 class Name(NamedTuple):
@@ -76,12 +86,40 @@ class Event:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Nameless:
+    """An event without id and time. Its customer is named by our id of it, or by its own.
+
+    `name` is among its properties alone, where it means nothing to Tallylog.
+    """
+
+    name: Name
+    customer: str
+    customer_id: str
+    n: int
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What is sent of it."""
+        whose = (
+            {"customer_id": self.customer_id}
+            if self.customer_id
+            else {"external_customer_id": self.customer}
+        )
+        properties = {"serial": str(self.name), "n": self.n}
+        return {"event_name": NAMELESS, **whose, "properties": properties}
+
+
 @dataclass(frozen=True)
 class World:
-    """What every producer of a storm shares: its seed, and when it began."""
+    """What every producer of a storm shares: its seed, and when it began.
+
+    customer_ids  Our id of the customer of events without an id, by round, once it is created.
+    """
 
     seed: int
     began: datetime
+    customer_ids: dict[int, str] = field(default_factory=dict, compare=False)
 
     @property
     def start(self) -> datetime:
@@ -95,7 +133,9 @@ class World:
     def event(self, name: Name) -> Event:
         """The event of a name."""
         chance = random.Random(f"{self.seed}/{name}")
-        event_name = chance.choice([*KINDS, *KINDS, UNMATCHED])
+        late = late_rule("", name.round)
+        late_names = [late.event_name] * 2 if late else []
+        event_name = chance.choice([*KINDS, *KINDS, UNMATCHED, *late_names])
         moment = (name.number * 8 + name.producer) * MOMENTS + chance.randrange(MOMENTS)
         number = [Decimal(chance.randrange(-500, 5000)) / 100, chance.randrange(10**12), "2.50"]
         bad = ["two", None, True, 10**20]
@@ -111,6 +151,17 @@ class World:
             {key: value for key, value in given.items() if chance.random() > 0.03},
         )
 
+    def nameless(self, name: Name) -> Nameless:
+        """The event without an id that has a name for us only."""
+        chance = random.Random(f"{self.seed}/nameless/{name}")
+        by_ours = chance.random() < 0.5
+        return Nameless(
+            name,
+            self.customer(name.round, "nameless"),
+            self.customer_ids.get(name.round, "") if by_ours else "",
+            chance.randrange(1, 10**6),
+        )
+
 
 class Sent(NamedTuple):
     """One request or record: its events, the bytes of what it holds besides and can't be read."""
@@ -118,6 +169,7 @@ class Sent(NamedTuple):
     events: list[Event]
     letters: list[bytes]
     body: bytes
+    nameless: Sequence[Nameless] = ()
 
 
 class Source:
@@ -166,6 +218,22 @@ class Source:
             letters.append(self._letter(b'{"event_id":"%s","external_customer_id":"nobody"}'))
             parts.insert(self._chance.randrange(len(parts) + 1), letters[0])
         return Sent(events, letters, b"[" + b",".join(parts) + b"]")
+
+    def nameless_bulk(self, least: int, most: int) -> Sent:
+        """Some events without ids under `events`."""
+        events = self._nameless(least, most)
+        return Sent([], [], text({"events": [event.fields for event in events]}), events)
+
+    def nameless_array(self, least: int, most: int) -> Sent:
+        """Some events without ids in an array."""
+        events = self._nameless(least, most)
+        return Sent([], [], text([event.fields for event in events]), events)
+
+    def _nameless(self, least: int, most: int) -> list[Nameless]:
+        first, count = self._made, self._chance.randint(least, most)
+        self._made += count
+        names = (Name(self._round, self._producer, each) for each in range(first, first + count))
+        return [self._world.nameless(name) for name in names]
 
     def _letter(self, form: bytes) -> bytes:
         self._letters += 1

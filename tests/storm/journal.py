@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tests.storm.events import ROUNDS_BACK, Event, Name, Sent
+from tests.storm.events import ROUNDS_BACK, Event, Name, Nameless, Sent
 
 Outcome = Literal["acked", "refused", "unknown"]
 """acked: 202, or the broker's ack. refused: it can't be in. unknown: timeout, reset, 5xx."""
@@ -38,6 +38,7 @@ class Round:
 
     events: dict[Name, tuple[Event, Copies]] = field(default_factory=dict)
     letters: dict[bytes, Copies] = field(default_factory=dict)
+    nameless: dict[Name, tuple[Nameless, Copies]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,18 @@ class Journal:
         with self._lock:
             if wrong:
                 self.wronged.append(f"{producer}: {why}")
-            self.outcomes[outcome] += len(sent.events) + len(sent.letters)
+            count = len(sent.events) + len(sent.letters) + len(sent.nameless)
+            self.outcomes[outcome] += count
             for event in sent.events:
                 of = self.rounds.setdefault(event.name.round, Round())
                 of.events.setdefault(event.name, (event, Copies()))[1].add(outcome)
             of = self.rounds.setdefault(round_, Round())
             for letter in sent.letters:
                 of.letters.setdefault(letter, Copies()).add(outcome)
+            for each in sent.nameless:
+                of.nameless.setdefault(each.name, (each, Copies()))[1].add(outcome)
             ids = [str(event.name) for event in sent.events]
+            ids += [str(each.name) for each in sent.nameless]
             self._lines.append(Line(time.time(), round_, producer, outcome, why, ids))
 
     def settled(self, name: Name) -> bool:

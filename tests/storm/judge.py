@@ -2,20 +2,21 @@
 
 import json
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests import oracle
 from tests.e2e.running import Tallylog
-from tests.e2e.test_oracle import create
+from tests.e2e.test_oracle import create, create_feature
 from tests.e2e.test_verify import verify
 from tests.oracle import Counted, Rule
-from tests.storm.events import CUSTOMERS, Name, World, moments, rules
+from tests.storm.events import CUSTOMERS, KINDS, NAMELESS, Name, World, late_rule, moments, rules
+from tests.storm.findings import Findings
 from tests.storm.journal import Journal, Round
+from tests.storm.nameless import compare
 from verification import states
 from verification.states import Scope
 
@@ -23,33 +24,19 @@ QUIET_S = 300.0
 POLL_S = 0.1
 RANGES = 2
 SHOWN_MAX = 50
+STORM_MAX = timedelta(days=1)
+"""No storm goes on for longer."""
 Rows = dict[str, dict[str, int]]
 """By event id, how many rows have which verdict."""
 
 
-@dataclass
-class Findings:
-    """What was found wrong; nothing, when all is well.
+class Question(NamedTuple):
+    """Of one customer's usage."""
 
-    lost       Copies of events and dead letters that were acked and are nowhere.
-    doubled    Rows that count again what was counted, or that nobody sent.
-    differing  Everything else, in words: usage, states, verdicts, ledger, conservation.
-    verdicts   Of every row that was looked at.
-    asked      How many questions of usage were compared.
-    names      The events that are lost, doubled or judged wrongly.
-    """
-
-    lost: int = 0
-    doubled: int = 0
-    differing: list[str] = field(default_factory=list)
-    verdicts: Counter[str] = field(default_factory=Counter)
-    asked: int = 0
-    names: list[Name] = field(default_factory=list)
-
-    @property
-    def well(self) -> bool:
-        """Whether nothing is wrong."""
-        return not (self.lost or self.doubled or self.differing)
+    event_name: str
+    customer: str
+    start: datetime
+    end: datetime
 
 
 class Judge:
@@ -61,10 +48,29 @@ class Judge:
         self._journal = journal
         self._rules = rules(tallylog.account)
         self._meters = {rule.event_name: create(tallylog, rule) for rule in self._rules}
-        self._found: dict[tuple[int, str, str], Any] = {}
-        """By round, event name and customer: usage as the oracle has it."""
+        self.resent = 0
+        """Events that were sent again, as their feature came after them."""
+        self._found: dict[Question, Any] = {}
+        """Usage as the oracle has it."""
+        self._late: dict[int, str] = {}
+        """By round, the feature that was created in the middle of it."""
         self._said: dict[Name, str] = {}
         """The verdict of each event's first copy, as the oracle has it."""
+
+    def begin(self, round_: int) -> None:
+        """Create the customer of a round's events without ids."""
+        customer = {"external_id": self._world.customer(round_, "nameless")}
+        answer = self._tallylog.http.post("/v1/customers", json=customer)
+        answer.raise_for_status()
+        self._world.customer_ids[round_] = answer.json()["id"]
+
+    def create_late(self, round_: int) -> None:
+        """Create the round's feature of which events were sent already, if it has one."""
+        if (rule := late_rule(self._tallylog.account, round_)) is not None:
+            feature = create_feature(self._tallylog, rule)
+            self._rules.append(rule)
+            self._meters[rule.event_name] = feature["meter"]["id"]
+            self._late[round_] = feature["id"]
 
     def look(self, round_: int) -> Findings:
         """Judge a round that is over, and what it repeated of those before it.
@@ -73,6 +79,9 @@ class Judge:
         """
         paused = datetime.now(UTC)
         self._rest(paused)
+        if round_ in self._late:
+            self._sweep(self._late[round_])
+            self._rest(datetime.now(UTC))
         recent = self._journal.recent(round_)
         rows = self._rows(recent)
         judged = self._judged(recent[round_])
@@ -82,7 +91,9 @@ class Judge:
         landed = [one for one in judged if one.sent.event["event_id"] in rows]
         findings = self._verdicts(recent, rows)
         self._usage(round_, landed, findings)
-        customers = [(self._tallylog.account, each) for each in self._customers([round_])]
+        self._nameless(round_, findings)
+        whose = [*self._customers([round_]), self._world.customer(round_, "nameless")]
+        customers = [(self._tallylog.account, each) for each in whose]
         differences = states.differences(self._tallylog.store, Scope.of(customers))
         findings.differing += [f"states: {each}" for each in differences]
         self._conservation(paused, findings)
@@ -92,21 +103,17 @@ class Judge:
         """The verdict of every event, usage of every round, and `tallylog verify`, once more."""
         findings = self._verdicts(self._journal.rounds, self._rows(self._journal.rounds))
         findings.differing += self._journal.wronged[:SHOWN_MAX]
-        for (_, event_name, customer), wanted in self._found.items():
-            range_ = self._world.start, self._world.began
-            value = self._ask(event_name, customer, *range_)
-            findings.asked += 1
-            if value != wanted:
-                findings.differing.append(
-                    f"usage of {event_name} by {customer} was {wanted}, and is {value} at the end"
-                )
+        for question, wanted in self._found.items():
+            self._compare(question, wanted, findings)
+        for round_ in self._journal.rounds:
+            self._nameless(round_, findings)
         self._verify(findings)
         return findings
 
     def _verify(self, findings: Findings) -> None:
         """States, ledger, ids and running totals of all that is stored."""
         status, found = verify(self._tallylog)
-        if status:
+        if status or found.get("trouble"):
             findings.differing.append(f"tallylog verify ends with {status}: {found}"[:1000])
 
     def _rest(self, paused: datetime) -> None:
@@ -119,6 +126,18 @@ class Judge:
                     return
             if time.monotonic() > deadline:
                 raise TimeoutError(f"after {QUIET_S:g} s: {seen}")
+            time.sleep(POLL_S)
+
+    def _sweep(self, feature: str) -> None:
+        """Wait until nothing is left to be sent again for a feature."""
+        deadline = time.monotonic() + QUIET_S
+        while True:
+            seen = self._tallylog.http.get(f"/v1/features/{feature}/sweep").json()
+            if seen.get("done"):
+                self.resent += seen["resent"]
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the sweep goes on after {QUIET_S:g} s: {seen}")
             time.sleep(POLL_S)
 
     def _conservation(self, paused: datetime, findings: Findings) -> None:
@@ -142,6 +161,22 @@ class Judge:
 
     def _customers(self, rounds: Iterable[int]) -> list[str]:
         return [self._world.customer(each, which) for each in rounds for which in CUSTOMERS]
+
+    def _nameless(self, round_: int, findings: Findings) -> None:
+        """Rows and usage of a round's events without ids."""
+        customer = self._world.customer(round_, "nameless")
+        stored: Rows = defaultdict(dict)
+        for serial, verdict, count in self._tallylog.rows(
+            "SELECT JSONExtractString(properties, 'serial'), verdict, count() FROM metered_events"
+            " WHERE account = {account:String} AND external_customer_id = {customer:String}"
+            " GROUP BY ALL",
+            account=self._tallylog.account,
+            customer=customer,
+        ):
+            stored[serial][verdict] = count
+        total = compare(self._journal.rounds[round_].nameless, stored, findings)
+        end = self._world.began + STORM_MAX  # their time is when they were received
+        self._compare(Question(NAMELESS, customer, self._world.start, end), total, findings)
 
     def _rows(self, rounds: Iterable[int]) -> Rows:
         found: Rows = defaultdict(dict)
@@ -214,34 +249,40 @@ class Judge:
             event = one.sent.event
             of[event["event_name"], event["external_customer_id"]].append(one)
         for rule, customer in self._questions(number):
+            known = of[rule.event_name, customer]
             seed = f"{self._world.seed}/{number}/{rule.event_name}/{customer}"
             for start, end in moments(self._world, seed, RANGES - 1):
-                known = of[rule.event_name, customer]
                 wanted = oracle.usage(known, rule, customer, start, end)
                 wanted = None if isinstance(wanted, str) else wanted
-                value = self._ask(rule.event_name, customer, start, end)
-                findings.asked += 1
+                question = Question(rule.event_name, customer, start, end)
                 if (start, end) == (self._world.start, self._world.began):
-                    self._found[number, rule.event_name, customer] = wanted
-                if value != wanted:
-                    findings.differing.append(
-                        f"usage of {rule.event_name} by {customer} from {start} to {end}"
-                        f" is {value}, not {wanted}"
-                    )
+                    self._found[question] = wanted
+                self._compare(question, wanted, findings)
 
     def _questions(self, number: int) -> Iterator[tuple[Rule, str]]:
+        late = late_rule(self._tallylog.account, number)
         for rule in self._rules:
-            for customer in self._customers([number]):
-                yield rule, customer
+            if rule.event_name in KINDS or rule == late:
+                for customer in self._customers([number]):
+                    yield rule, customer
 
-    def _ask(self, event_name: str, customer: str, start: datetime, end: datetime) -> Any:
-        question = {
-            "meter_id": self._meters[event_name],
-            "external_customer_id": customer,
-            "start_time": start.isoformat(timespec="milliseconds"),
-            "end_time": end.isoformat(timespec="milliseconds"),
+    def _compare(self, question: Question, wanted: Any, findings: Findings) -> None:
+        value = self._ask(question)
+        findings.asked += 1
+        if value != wanted:
+            findings.differing.append(
+                f"usage of {question.event_name} by {question.customer} from {question.start} to"
+                f" {question.end} is {value}, not {wanted}"
+            )
+
+    def _ask(self, question: Question) -> Any:
+        body = {
+            "meter_id": self._meters[question.event_name],
+            "external_customer_id": question.customer,
+            "start_time": question.start.isoformat(timespec="milliseconds"),
+            "end_time": question.end.isoformat(timespec="milliseconds"),
         }
-        answer = self._tallylog.http.post("/v1/events/usage/meter", json=question)
+        answer = self._tallylog.http.post("/v1/events/usage/meter", json=body)
         answer.raise_for_status()
         return json.loads(answer.text, parse_float=Decimal, parse_int=Decimal)["value"]
 

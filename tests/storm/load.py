@@ -211,4 +211,6 @@ MANNERS = (
     Manner("bulk, once", _bulk, lambda source: source.bulk(1, 60), 0.5, insists=False),
     Manner("array", Native, lambda source: source.array(3, 30), 0.25, insists=True),
     Manner("record, once", Native, Source.single, 0.05, insists=False),
+    Manner("bulk without ids", _bulk, lambda s: s.nameless_bulk(5, 20), 0.5, insists=True),
+    Manner("array without ids", Native, lambda s: s.nameless_array(1, 10), 0.25, insists=False),
 )

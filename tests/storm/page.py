@@ -110,8 +110,9 @@ def _storms(storms: Sequence[dict[str, Any]]) -> str:
         text += (
             f"\n\nInserts that the counter gave up after {newest['session_timeout_s']:g} s "
             f"without an answer: {newest['inserts_given_up']}; {newest['landed_after_all']} of"
-            " these blocks were in all the same. Counters that ended themselves as another owned their"
-            f" partition: {newest['fenced']}."
+            " these blocks were in all the same. Counters that ended themselves as another owned"
+            f" their partition: {newest['fenced']}. Late events that the sweep sent again:"
+            f" {newest['resent']}."
         )
     for each in storms:
         for kind, why in each["left_out"].items():

@@ -53,6 +53,7 @@ def document(outcome: Outcome) -> dict[str, Any]:
         "fenced": outcome.fenced,
         "inserts_given_up": outcome.given_up,
         "landed_after_all": outcome.landed,
+        "resent": outcome.resent,
         "failure": outcome.failure,
         "passed": passed(outcome),
     }
@@ -81,6 +82,7 @@ def shown(outcome: Outcome) -> RenderableType:
     for verdict, count in found["verdicts"].items():
         rest.add_row(f"rows {verdict}", f"{count:,}")
     rest.add_row("questions of usage compared", f"{found['usage_compared']:,}")
+    rest.add_row("late events sent again by the sweep", f"{found['resent']:,}")
     rest.add_row("counters that ended as another owned their partition", str(found["fenced"]))
     rest.add_row("inserts given up after their timeout", str(found["inserts_given_up"]))
     rest.add_row("blocks that were in all the same", str(found["landed_after_all"]))

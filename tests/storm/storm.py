@@ -15,8 +15,9 @@ from tests.e2e.running import Tallylog, tallylog_up
 from tests.storm.doubts import given_up, landed
 from tests.storm.events import World, now
 from tests.storm.faults import Disks, Faults
+from tests.storm.findings import Findings
 from tests.storm.journal import Journal
-from tests.storm.judge import Findings, Judge
+from tests.storm.judge import Judge
 from tests.storm.load import Load
 from tests.storm.parts import Parts
 from tests.storm.plan import Fault, plan
@@ -24,6 +25,8 @@ from tests.storm.probe import Probe, Recovery
 
 FAULTS_A_ROUND = 10
 WARM_UP_S = 1.0
+LATE_AT = 4
+"""Right before which fault of a round a late feature is created."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class Outcome:
     """Inserts of blocks that the engine hadn't answered in time."""
     landed: int = 0
     """Blocks of which such an insert landed all the same."""
+    resent: int = 0
+    """Events that the sweep sent again, as their feature was created after them."""
     failure: str = ""
     """Why it could not be ended."""
 
@@ -151,6 +156,7 @@ def storm(folder: Path, options: Options, console: Console) -> Outcome:
         except Exception as error:
             outcome.failure = f"{type(error).__name__}: {error}"
         outcome.sends = field_.journal.outcomes
+        outcome.resent = field_.judge.resent
         _read_log(field_, outcome)
         outcome.seconds = time.monotonic() - started
         if outcome.failure or not outcome.findings.well:
@@ -187,11 +193,14 @@ def _round(field_: Field, faults: Iterator[Fault], outcome: Outcome, bar: "Bar")
     """Some faults under load, then rest and judgement."""
     outcome.rounds += 1
     field_.probe.begin(outcome.rounds)
+    field_.judge.begin(outcome.rounds)
     with field_.load.on(outcome.rounds):
         time.sleep(WARM_UP_S)
-        for _ in range(FAULTS_A_ROUND):
+        for number in range(FAULTS_A_ROUND):
             fault = next(faults)
             time.sleep(fault.after_s)
+            if number == LATE_AT:
+                field_.judge.create_late(outcome.rounds)
             blow = field_.faults.strike(fault)
             recovery = field_.probe.wait(time.monotonic())
             outcome.struck.append(Struck(fault, blow.hit, recovery, blow.killed))
