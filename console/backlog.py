@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 
 from console.settings import Settings
 from console.watermarks import Sample
 from schemas import block, resent
+from schemas.batches import BoundedConsumer
 from schemas.census import rows_of
-from schemas.limits import MESSAGE_BYTES_MAX
 from schemas.topics import GATEWAY_EVENTS, HEADER_ACCOUNT, RESENT, block_topic
 
 BYTES_MAX = 16 << 20
+LOOK_BYTES = 1 << 20
+"""So much is taken from the log at once, or one batch."""
 READ_S = 1.0
 POLL_MS = 200
 Counter = Callable[[ConsumerRecord], int]
@@ -65,12 +67,12 @@ async def _read(
     waiting = {tp: span for tp, span in spans.items() if span[0] < span[1]}
     if not waiting:
         return Backlog(0, True)
-    consumer = AIOKafkaConsumer(
+    consumer = BoundedConsumer(
+        bytes_max=LOOK_BYTES,
         bootstrap_servers=settings.kafka,
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        max_partition_fetch_bytes=MESSAGE_BYTES_MAX,
     )
     events = weight = 0
     deadline = time.monotonic() + READ_S

@@ -17,7 +17,7 @@ CURES = {
     "invalid_utf8": "The bytes are not UTF-8: replay it with the right text as `content`.",
     "invalid_json": "The bytes are not JSON: replay it with the right text as `content`.",
     "too_large": "Split what it holds and send the parts: a record has at most 10 MiB, "
-    "an event 1 MiB.",
+    "an event 1 MiB, a Kafka batch 32 MiB when it is decompressed.",
     "too_many_events": "Split what it holds and send the parts: at most 100000 events a record.",
     "too_deep": "Flatten the event, and replay it with that as `content`.",
     "wrong_type": "Replay it with `content` in which the field has its right type.",
@@ -27,6 +27,9 @@ CURES = {
     "invalid_timestamp": "Replay it with `content` whose timestamp is ISO 8601 with a time of day.",
     "unknown_customer_id": "Replay it with `customers` that says whose customer_id this is, as "
     '{"customer_id": "external_customer_id"}, or with `content`.',
+    "catalog_away": "Replay it: which customer it names is looked up then.",
+    "unreadable_batch": "What Kafka's client wrote can't be taken apart, and is lost with its "
+    "headers or compression: send it anew, or replay it with `content`.",
     "log_recreated": "The topic was made anew, and what it held before is gone: there is nothing "
     "to replay.",
     "log_truncated": "The log's retention ended before it was read: there is nothing to replay.",

@@ -107,6 +107,18 @@ class Unreadable(ValueError):
         self.flaw = Flaw(None, field, code, detail)
 
 
+class Unread(bytes):
+    """The value of a record that nobody could get at: no bytes, but why."""
+
+    code: str
+    detail: str
+
+    def __new__(cls, code: str, detail: str) -> "Unread":
+        made = super().__new__(cls)
+        made.code, made.detail = code, detail
+        return made
+
+
 class _Bulk(msgspec.Struct):
     events: list[Event]
 

@@ -33,3 +33,8 @@ EXPONENT_DIGITS_MAX = 4
 
 FUTURE_MS_MAX = 24 * 3_600_000
 """How far a timestamp may lie after its receipt."""
+
+BATCH_BYTES_MAX = 32 << 20
+BATCH_RECORDS_MAX = 200_000
+BATCH_HEADERS_MAX = 100_000
+"""What one batch of a Kafka producer may hold once it is decompressed; more is one dead letter."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
@@ -20,6 +20,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from catalog.database import Catalog, CatalogUnavailable
 from catalog.follower import Follower
+from schemas.batches import BoundedConsumer
 from schemas.block import encode
 from schemas.census import rows_due
 from schemas.failpoint import failpoint
@@ -36,10 +37,11 @@ from schemas.topics import (
     block_topic,
 )
 from stream_workers.counting_lag import CountingLag
+from stream_workers.customers import Customers
 from stream_workers.epochs import Bookmark, open_epochs
 from stream_workers.monitor import ROWS, serve_monitor
 from stream_workers.pace import Pace
-from stream_workers.packing import Pool, Record, Resolve
+from stream_workers.packing import Pool, Record
 from stream_workers.settings import PackerSettings
 from stream_workers.topics import ensure_topics
 from stream_workers.waiting import wait_for
@@ -91,6 +93,7 @@ class Packer:
         self._lag_s = lag_s
         self._partitions = partitions
         self._follower = follower
+        self._customers = Customers(follower)
         self._topic = block_topic(settings.block_epoch)
         self._stopping = asyncio.Event()
         self.troubles: dict[str, str] = {"partitions": "none assigned yet"}
@@ -104,7 +107,7 @@ class Packer:
         while not self._stopping.is_set():
             try:
                 await self._run_once()
-            except (KafkaError, CatalogUnavailable, OSError) as error:
+            except (KafkaError, OSError) as error:
                 RESTARTS.inc()
                 self.troubles = {"kafka": f"{type(error).__name__}: {error}"}
                 log.warning("starting over from the commit: %r", error)
@@ -112,15 +115,14 @@ class Packer:
                     await asyncio.wait_for(self._stopping.wait(), RESTART_S)
 
     async def _run_once(self) -> None:
-        consumer = AIOKafkaConsumer(
+        consumer = BoundedConsumer(
+            bytes_max=self._settings.batch_bytes,
             bootstrap_servers=self._settings.kafka,
             group_id=PACKER_GROUP,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             metadata_max_age_ms=METADATA_MAX_AGE_MS,
-            max_partition_fetch_bytes=MESSAGE_BYTES_MAX,
-            fetch_max_bytes=2 * MESSAGE_BYTES_MAX,
             session_timeout_ms=int(self._settings.session_timeout_s * 1000),
             heartbeat_interval_ms=int(self._settings.session_timeout_s * 250),
         )
@@ -150,7 +152,7 @@ class _Run(ConsumerRebalanceListener):
     """The state between one start and the next: positions, coverage, flushes under way."""
 
     def __init__(
-        self, packer: Packer, consumer: AIOKafkaConsumer, producer: AIOKafkaProducer
+        self, packer: Packer, consumer: BoundedConsumer, producer: AIOKafkaProducer
     ) -> None:
         self._packer = packer
         self._consumer = consumer
@@ -219,58 +221,49 @@ class _Run(ConsumerRebalanceListener):
             wait_ms = self._pace.wait_ms(rows) if rows else POLL_MS
             batches = await self._consumer.getmany(timeout_ms=wait_ms)
             for tp, records in batches.items():
-                self._gather(tp, records)
+                await self._gather(tp, records)
             full = self._pool.weight >= self._packer._settings.batch_bytes
             if self._reached and (full or self._pace.may_go(len(self._pool), bool(batches))):
                 await self._flush()
         await self._flush()
         await self._settle()
 
-    def _gather(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
+    async def _gather(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
         source = self._logs.get(tp)
         if source is None:
             return  # not opened yet: read again after its seek; or of an assignment that is over
         if records[0].offset <= self._read.get(tp, -1):
             raise LogWentBack(f"{tp.topic}/{tp.partition} is read again from {records[0].offset}")
-        self._read[tp] = records[-1].offset
         read = _records(source, records)
         first = 1 if tp in self._gaps else 0
-        before = len(self._pool) + first
-        self._add(tp.topic, read[:first])
+        before = len(self._pool)
+        await self._add(tp, read[:first])
+        if self._logs.get(tp) is not source:
+            return  # the assignment ended meanwhile: who has it now reads this again
         if first:
             self._pool.note_gap(read[0], self._gaps.pop(tp))
-        self._add(tp.topic, read[first:])
+        await self._add(tp, read[first:])
+        if self._logs.get(tp) is not source:
+            return
+        self._read[tp] = records[-1].offset
         if tp in self._events:
-            self._events[tp] += first + rows_due(tp.topic, read, len(self._pool) - before)
+            made = len(self._pool) - before - first
+            self._events[tp] += first + rows_due(tp.topic, read, made)
         self._reached[tp] = Bookmark.after(source.epoch, records[-1], self._events.get(tp))
         RECORDS.inc(len(records))
 
-    def _add(self, topic: str, records: list[Record]) -> None:
-        if topic == RESENT:
+    async def _add(self, tp: TopicPartition, records: Sequence[Record]) -> None:
+        """Take records into the pool; a customer that isn't known is asked for, once."""
+        if tp.topic == RESENT:
             for record in records:
                 self._pool.add_resent(record)
-        else:
-            self._pool.add(records, self._resolver())
-
-    def _resolver(self) -> Resolve:
-        """External ids by ours; whom the snapshot doesn't know is looked for anew, once a batch.
-
-        A customer may have been created just before the event that names it. With the catalog away
-        nobody can tell: that raises CatalogUnavailable, and the batch is read again.
-        """
-        follower = self._packer._follower
-        looked = False
-
-        def resolve(account: str, customer_id: str) -> str | None:
-            nonlocal looked
-            external_id = follower.snapshot.external_id_of(account, customer_id)
-            if external_id is None and not looked:
-                looked = True
-                follower.refresh()
-                external_id = follower.snapshot.external_id_of(account, customer_id)
-            return external_id
-
-        return resolve
+            return
+        source, customers = self._logs.get(tp), self._packer._customers
+        left = self._pool.add(records, customers.known)
+        if left:
+            resolve = await customers.asked()
+            if self._logs.get(tp) is source:  # else the assignment ended meanwhile
+                self._pool.add(left, resolve)
 
     async def _flush(self) -> None:
         """Cut the pool into blocks and send them; at most two flushes are under way.
@@ -418,14 +411,17 @@ async def pack(settings: PackerSettings) -> None:
     await asyncio.to_thread(wait_for, "the catalog", follower.refresh, CatalogUnavailable)
     lag = CountingLag()
     packer = Packer(settings, partitions, follower, lambda: lag.seconds)
-    following = asyncio.create_task(lag.follow(settings, partitions))
+    following = [
+        asyncio.create_task(lag.follow(settings, partitions)),
+        asyncio.create_task(follower.follow()),
+    ]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, packer.stop)
     loop.add_signal_handler(signal.SIGUSR1, _show_tasks)
     monitor = asyncio.create_task(serve_monitor(settings.monitor_port, lambda: packer.troubles))
     await packer.run()
-    for task in (monitor, following):
+    for task in (monitor, *following):
         task.cancel()
 
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from schemas import resent
 from schemas.block import COLUMNS, RESENT_COLUMNS, VERSION, Block, DeadLetter, encoded, ipc
-from schemas.event import ABSENT, Columns, Event, Unreadable, read, read_all, texts
+from schemas.event import ABSENT, Columns, Event, Flaw, Unread, Unreadable, read, read_all, texts
 from schemas.ids import event_id_at, native_event_id
 from schemas.limits import BLOCK_BYTES_MAX, BODY_BYTES_MAX
 from schemas.position import INDEX_MASK, Log, Range, position
@@ -36,7 +36,14 @@ DEAD_LETTER_BYTES_MAX = 12 << 20
 
 T = TypeVar("T")
 Resolve = Callable[[str, str], str | None]
-"""(account, customer_id) -> external_customer_id, or None when there is no such customer."""
+"""(account, customer_id) -> external_customer_id, or None when there is no such customer.
+
+Raises Unreadable where nobody can tell, and Unresolved where somebody has to be asked first.
+"""
+
+
+class Unresolved(Exception):
+    """Whether there is such a customer isn't known yet: what names it is left for later."""
 
 
 class Record(NamedTuple):
@@ -114,18 +121,27 @@ class Pool:
     def __len__(self) -> int:
         return self._events + len(self._dead)
 
-    def add(self, records: Sequence[Record], resolve: Resolve) -> None:
+    def add(self, records: Sequence[Record], resolve: Resolve) -> Sequence[Record]:
         """Take in producers' records; what can't be read in them becomes dead letters.
 
-        Many are read at once; where one of them has a flaw, those around it one by one.
+        Many are read at once; where one of them has a flaw, those around it one by one. What is
+        left is answered: the records from the first one that `resolve` leaves Unresolved.
         """
-        for stretch in _stretches(records):
-            columns = None
-            if _promising(stretch[0]):
-                columns = read_all([cast(bytes, record.value) for record in stretch])
-            if columns is None or not self._add_columns(stretch, columns, resolve):
+        taken = 0
+        try:
+            for stretch in _stretches(records):
+                columns = None
+                if _promising(stretch[0]):
+                    columns = read_all([cast(bytes, record.value) for record in stretch])
+                if columns is not None and self._add_columns(stretch, columns, resolve):
+                    taken += len(stretch)
+                    continue
                 for record in stretch:
                     self._add_one(record, resolve)
+                    taken += 1
+        except Unresolved:
+            return records[taken:]
+        return ()
 
     def _add_columns(self, records: Sequence[Record], columns: Columns, resolve: Resolve) -> bool:
         """Take in records without a flaw, or nothing when one names a customer that isn't known."""
@@ -133,10 +149,13 @@ class Pool:
         customers = [event.external_customer_id for event in events]
         if None in customers:
             owners = _each([record.account for record in records], counts)
-            customers = [
-                customer or resolve(account, event.customer_id or "")
-                for customer, account, event in zip(customers, owners, events, strict=True)
-            ]
+            try:
+                customers = [
+                    customer or resolve(account, event.customer_id or "")
+                    for customer, account, event in zip(customers, owners, events, strict=True)
+                ]
+            except Unreadable:
+                return False
             if None in customers:
                 return False
         logs = [self._enter(record.log, record.offset) for record in records]
@@ -147,9 +166,10 @@ class Pool:
 
     def _add_one(self, record: Record, resolve: Resolve) -> None:
         """Take in, in order, the good events of a record, and bury the others."""
-        log = self._enter(record.log, record.offset)
         value = record.value
         try:
+            if isinstance(value, Unread):
+                raise Unreadable(value.code, value.detail)
             if not record.account:
                 raise Unreadable("no_account", "no gateway wrote this: it names no account")
             if value is None:
@@ -162,27 +182,22 @@ class Pool:
             if not reading.events:
                 raise Unreadable("empty", "the record holds no event")
         except Unreadable as error:
+            log = self._enter(record.log, record.offset)
             self._bury(record, log, 0, error.flaw.code, error.flaw.detail, value or b"")
             return
+        named = [event and _customer(record.account, event, resolve) for event in reading.events]
+        log = self._enter(record.log, record.offset)
         flaws = {flaw.index: flaw for flaw in reading.flaws}
         elements = texts(value)
         good: list[int] = []
         customers: list[str] = []
-        for index, event in enumerate(reading.events):
-            if event is None:
-                flaw = flaws[index]
+        for index, customer in enumerate(named):
+            if isinstance(customer, str):
+                good.append(index)
+                customers.append(customer)
+            else:
+                flaw = customer or flaws[index]
                 self._bury(record, log, index, flaw.code, flaw.detail, elements[index], len(good))
-                continue
-            external = event.external_customer_id or resolve(
-                record.account, event.customer_id or ""
-            )
-            if external is None:
-                detail = f"no customer has the id {event.customer_id!r}"
-                code = "unknown_customer_id"
-                self._bury(record, log, index, code, detail, elements[index], len(good))
-                continue
-            good.append(index)
-            customers.append(external)
         if good:
             events = [cast(Event, reading.events[index]) for index in good]
             properties = [bytes(event.properties) for event in events]
@@ -451,6 +466,18 @@ def _stretches(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
             weight += size
     if start < len(records):
         yield records[start:]
+
+
+def _customer(account: str, event: Event, resolve: Resolve) -> str | Flaw:
+    """Whose event it is, or why nobody can say."""
+    if event.external_customer_id:
+        return event.external_customer_id
+    try:
+        customer = resolve(account, event.customer_id or "")
+    except Unreadable as error:
+        return error.flaw
+    detail = f"no customer has the id {event.customer_id!r}"
+    return customer or Flaw(None, "customer_id", "unknown_customer_id", detail)
 
 
 def _promising(record: Record) -> bool:

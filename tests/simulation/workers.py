@@ -148,7 +148,7 @@ def replaced(bytes_max: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(claim_store, "Rdict", disks.Database)
         patch.setattr(claim_store, "WriteBatch", disks.Batch)
-        patch.setattr(packer, "AIOKafkaConsumer", log.Consumer)
+        patch.setattr(packer, "BoundedConsumer", log.Consumer)
         patch.setattr(packer, "AIOKafkaProducer", log.Producer)
         patch.setattr(packer, "Pace", partial(Pace, clock=lambda: 0.0))
         patch.setattr(packer, "RESTART_S", 0.0)

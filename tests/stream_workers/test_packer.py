@@ -10,7 +10,9 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, KafkaTimeoutError
 
+from catalog.database import CatalogUnavailable
 from schemas.block import Block, decode
+from schemas.event import Unread
 from schemas.position import Log, position
 from schemas.topics import GATEWAY_EVENTS
 from stream_workers import packer as module
@@ -87,7 +89,7 @@ async def test_a_commit_follows_the_blocks_of_all_flushes_before_it(
     run: _Run, broker: FakeBroker
 ) -> None:
     for offset in (0, 1):
-        run._gather(TP, [record(offset)])
+        await run._gather(TP, [record(offset)])
         await run._flush()
     broker.land(1)
     await turn()
@@ -103,12 +105,12 @@ async def test_nothing_is_sent_or_committed_after_a_failed_send(
 ) -> None:
     """A later block may have landed; a later commit would lose what failed before it."""
     for offset in (0, 1):
-        run._gather(TP, [record(offset)])
+        await run._gather(TP, [record(offset)])
         await run._flush()
     broker.fail(0)
     broker.land(1)
     await turn()
-    run._gather(TP, [record(2)])
+    await run._gather(TP, [record(2)])
     with pytest.raises(KafkaError):
         await run._flush()
     await run.on_partitions_revoked([TP])
@@ -119,13 +121,13 @@ async def test_nothing_is_sent_or_committed_after_a_failed_send(
 async def test_a_rebalance_after_a_failure_that_was_seen_writes_nothing(
     run: _Run, broker: FakeBroker
 ) -> None:
-    run._gather(TP, [record(0)])
+    await run._gather(TP, [record(0)])
     await run._flush()
     broker.fail(0)
     await turn()
     with pytest.raises(KafkaError):
         await run._raise_failures()
-    run._gather(TP, [record(1)])
+    await run._gather(TP, [record(1)])
     await run.on_partitions_revoked([TP])
     assert (len(broker.sends), broker.commits) == (1, [])
 
@@ -133,16 +135,16 @@ async def test_a_rebalance_after_a_failure_that_was_seen_writes_nothing(
 async def test_a_rebalance_after_the_run_was_given_up_flushes_nothing(
     run: _Run, broker: FakeBroker
 ) -> None:
-    run._gather(TP, [record(0)])
+    await run._gather(TP, [record(0)])
     await run._flush()
-    run._gather(TP, [record(1)])
+    await run._gather(TP, [record(1)])
     await run.cancel()
     await run.on_partitions_revoked([TP])
     assert (len(broker.sends), broker.commits) == (1, [])
 
 
 async def test_a_rebalance_writes_and_commits_what_was_read(run: _Run, broker: FakeBroker) -> None:
-    run._gather(TP, [record(0)])
+    await run._gather(TP, [record(0)])
     revoking = asyncio.create_task(run.on_partitions_revoked([TP]))
     await broker.sent.wait()
     broker.land(0)
@@ -155,7 +157,7 @@ async def test_a_rebalance_waits_for_the_flush_at_hand_which_keeps_its_ranges(
     run: _Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ranges from the log's beginning would cover the failed block before it."""
-    run._gather(TP, [record(0)])
+    await run._gather(TP, [record(0)])
     await run._flush()
     asked, answer = asyncio.Event(), asyncio.Event()
 
@@ -165,7 +167,7 @@ async def test_a_rebalance_waits_for_the_flush_at_hand_which_keeps_its_ranges(
         return 1
 
     monkeypatch.setattr(run, "_catalog_version", slowly)
-    run._gather(TP, [record(1)])
+    await run._gather(TP, [record(1)])
     flushing = asyncio.create_task(run._flush())
     await asked.wait()
     revoking = asyncio.create_task(run.on_partitions_revoked([TP]))
@@ -194,7 +196,7 @@ async def test_records_before_the_seek_of_a_new_assignment_are_not_taken(
     monkeypatch.setattr(module, "open_epochs", opened)
     await run.on_partitions_assigned([TP])
     await run._open()
-    run._gather(TP, [record(0)])
+    await run._gather(TP, [record(0)])
     assert (run._logs, len(run._pool)) == ({}, 0)
     await run._open()
     assert run._logs == {TP: Log("events.acme", 4, 0)}
@@ -203,7 +205,7 @@ async def test_records_before_the_seek_of_a_new_assignment_are_not_taken(
 async def test_headers_of_native_producers_may_be_anything(run: _Run, broker: FakeBroker) -> None:
     """Tracing headers are binary; once such a record stopped the packer for good."""
     headers = (("trace", b"\xff\xfe"), ("account", b"other"), ("received-at", b"1"), ("n", None))
-    run._gather(TP, [record(0, headers=headers)])
+    await run._gather(TP, [record(0, headers=headers)])
     await run._flush()
     broker.land(0)
     await run._settle()
@@ -221,13 +223,13 @@ async def test_a_header_that_no_gateway_writes_is_passed_over(
     tp = TopicPartition(GATEWAY_EVENTS, 0)
     run._logs[tp] = Log(GATEWAY_EVENTS, 0, 0)
     headers = (("account", b"acme"), (name, value))
-    run._gather(tp, [record(0, make_event(), topic=GATEWAY_EVENTS, headers=headers)])
+    await run._gather(tp, [record(0, make_event(), topic=GATEWAY_EVENTS, headers=headers)])
     assert len(run._pool) == 1
 
 
 async def test_a_record_without_a_believable_time_is_received_now(run: _Run) -> None:
     for offset, stamp in enumerate((-1, 0, NOW * 1000)):
-        run._gather(TP, [record(offset, timestamp=stamp)])
+        await run._gather(TP, [record(offset, timestamp=stamp)])
     [(_, block)] = run._pool.cut(1, epoch=0, catalog_version=1, starts={})
     times = block.table().column("ingested_at").to_pylist()
     assert all(NOW < time < 2 * NOW for time in times)
@@ -235,7 +237,7 @@ async def test_a_record_without_a_believable_time_is_received_now(run: _Run) -> 
 
 async def test_a_gap_stands_behind_its_first_record(run: _Run) -> None:
     run._gaps[TP] = "log_truncated: lost"
-    run._gather(TP, [record(5), record(6)])
+    await run._gather(TP, [record(5), record(6)])
     blocks = list(run._pool.cut(1, epoch=0, catalog_version=1, starts={}, bytes_max=1))
     letters = [letter for _, block in blocks for letter in block.dead_letters]
     assert [letter.code for letter in letters] == ["log_truncated"]
@@ -243,62 +245,142 @@ async def test_a_gap_stands_behind_its_first_record(run: _Run) -> None:
     assert stops == sorted(stops) and stops[-1] == position(7)
 
 
-def test_a_bookmark_is_taken_of_the_last_record(run: _Run) -> None:
-    run._gather(TP, [record(3), record(4)])
+async def test_a_bookmark_is_taken_of_the_last_record(run: _Run) -> None:
+    await run._gather(TP, [record(3), record(4)])
     assert run._reached[TP] == Bookmark.after(0, record(4))
 
 
-def test_a_bookmark_counts_the_events_of_its_log(run: _Run) -> None:
+async def test_a_bookmark_counts_the_events_of_its_log(run: _Run) -> None:
     run._events[TP] = 7
     garbage = record(4, value=b"garbage")
-    run._gather(TP, [record(3, make_event(), {"nameless": 1}, make_event()), garbage])
+    await run._gather(TP, [record(3, make_event(), {"nameless": 1}, make_event()), garbage])
     assert run._reached[TP].events == 7 + 3 + 1
     run._gaps[TP] = "log_truncated: lost"
-    run._gather(TP, [record(9), record(10)])
+    await run._gather(TP, [record(9), record(10)])
     assert run._reached[TP].events == 11 + 1 + 2
 
 
-def test_an_event_that_the_pool_loses_is_counted(
+async def test_an_event_that_the_pool_loses_is_counted(
     run: _Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run._events[TP] = 0
     monkeypatch.setattr(Pool, "add", lambda *_: None)
-    run._gather(TP, [record(3), record(4, make_event(), make_event())])
+    await run._gather(TP, [record(3), record(4, make_event(), make_event())])
     assert (len(run._pool), run._reached[TP].events) == (0, 3)
 
 
-def test_what_was_read_before_anybody_counted_stays_unknown(run: _Run) -> None:
-    run._gather(TP, [record(3)])
+async def test_what_was_read_before_anybody_counted_stays_unknown(run: _Run) -> None:
+    await run._gather(TP, [record(3)])
     assert run._reached[TP].events is None
 
 
-async def test_a_customer_created_just_before_its_event_is_known(
-    run: _Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known: dict[str, str] = {}
-    looks = []
+class Customers:
+    """A catalog that learns of `cust_new`, and of nobody while it is away; `asking` may hold it."""
 
-    class Follower:
-        snapshot = SimpleNamespace(
-            version=1, external_id_of=lambda account, customer_id: known.get(customer_id)
+    def __init__(self, away: bool = False) -> None:
+        self._away = away
+        self._known: dict[str, str] = {}
+        self.asked = 0
+        self.asking = asyncio.Event()
+        self.asking.set()
+        self.snapshot = SimpleNamespace(
+            version=1, external_id_of=lambda account, customer_id: self._known.get(customer_id)
         )
 
-        def refresh(self) -> int:
-            looks.append(1)
-            known["cust_new"] = "acme"
-            return 1
+    async def catch_up(self) -> int:
+        self.asked += 1
+        await self.asking.wait()
+        if self._away:
+            raise CatalogUnavailable("away", cure="wait")
+        self._known["cust_new"] = "acme"
+        return 1
 
-        async def catch_up(self) -> int:
-            return 1
 
-    monkeypatch.setattr(run._packer, "_follower", Follower())
-    names = ("cust_new", "cust_new", "cust_none", "cust_none")
-    run._gather(TP, [record(0, *({"event_name": "e", "customer_id": name} for name in names))])
-    assert len(looks) == 1
+def named(offset: int, *ids: str) -> Any:
+    return record(offset, *({"event_name": "e", "customer_id": each} for each in ids))
+
+
+def run_of(broker: FakeBroker, follower: Any, folder: Path) -> _Run:
+    made: Any = broker
+    run = _Run(Packer(PackerSettings(data_dir=folder), 1, follower), made, made)
+    run._logs[TP] = LOG
+    return run
+
+
+async def test_a_customer_created_just_before_its_event_is_known(
+    broker: FakeBroker, tmp_path: Path
+) -> None:
+    follower = Customers()
+    run = run_of(broker, follower, tmp_path)
+    batch = [record(0), named(1, "cust_new", "cust_new", "cust_none", "cust_none"), record(2)]
+    await run._gather(TP, batch)
+    assert follower.asked == 1
     await run._flush()
     (block, _), *_ = broker.sends
-    assert block.table().column("external_customer_id").to_pylist() == ["acme", "acme"]
+    customers = block.table().column("external_customer_id").to_pylist()
+    assert customers == [customers[0], "acme", "acme", customers[0]]
     assert [letter.code for letter in block.dead_letters] == ["unknown_customer_id"] * 2
+    assert broker.ranges() == [(0, 3)]
+
+
+async def test_without_a_catalog_who_is_not_known_is_set_aside_and_all_others_go_on(
+    broker: FakeBroker, tmp_path: Path
+) -> None:
+    run = run_of(broker, Customers(away=True), tmp_path)
+    run._events[TP] = 0
+    await run._gather(TP, [record(0), named(1, "cust_new"), record(2)])
+    await run._gather(TP, [record(3)])
+    assert run._reached[TP] == Bookmark.after(0, record(3), 4)
+    await run._flush()
+    (block, landed), *_ = broker.sends
+    assert block.table().num_rows == 3
+    [letter] = block.dead_letters
+    assert (letter.code, letter.position) == ("catalog_away", position(1))
+    assert json.loads(letter.content) == {"event_name": "e", "customer_id": "cust_new"}
+    landed.set_result(None)
+    await run._settle()
+    assert broker.commits == [4]
+
+
+async def test_partitions_that_go_while_the_catalog_is_asked_are_left_to_their_next_owner(
+    broker: FakeBroker, tmp_path: Path
+) -> None:
+    """What was taken in before goes out; nothing says that the rest was covered."""
+    follower = Customers()
+    follower.asking.clear()
+    run = run_of(broker, follower, tmp_path)
+    await run._gather(TP, [record(0)])
+    batch = [record(1), named(2, "cust_new"), record(3, value=b"garbage: one by one")]
+    gathering = asyncio.create_task(run._gather(TP, batch))
+    await turn()
+    assert not gathering.done()
+    broker.sent.clear()
+    revoking = asyncio.create_task(run.on_partitions_revoked([TP]))
+    await turn()
+    follower.asking.set()
+    await broker.sent.wait()
+    broker.land(0)
+    await revoking
+    await gathering
+    assert broker.ranges() == [(0, 2)]
+    assert broker.commits == [1]
+    assert (len(run._pool), run._reached, run._read) == (0, {}, {})
+
+
+async def test_a_batch_that_cannot_be_opened_is_one_dead_letter(
+    run: _Run, broker: FakeBroker
+) -> None:
+    why = "a batch that ends at offset 7: more than it may hold"
+    run._events[TP] = 0
+    await run._gather(TP, [record(0), record(7, value=Unread("too_large", why)), record(8)])
+    assert run._reached[TP].events == 3
+    await run._flush()
+    (block, _), *_ = broker.sends
+    [letter] = block.dead_letters
+    assert (letter.code, letter.detail, letter.content) == ("too_large", why, b"")
+    assert letter.position == position(7)
+    assert block.table().num_rows == 2
+    assert broker.ranges() == [(0, 9)]
 
 
 async def test_a_log_that_begins_again_under_a_run_ends_the_run(
@@ -306,9 +388,9 @@ async def test_a_log_that_begins_again_under_a_run_ends_the_run(
 ) -> None:
     """Its new records stand where others stood: as covered, they would be lost without a word."""
     for offset in (3, 4):
-        run._gather(TP, [record(offset)])
+        await run._gather(TP, [record(offset)])
     with pytest.raises(LogWentBack):
-        run._gather(TP, [record(0)])
+        await run._gather(TP, [record(0)])
     await run.on_partitions_assigned([TP])
     run._logs[TP] = Log("events.acme", 1, 0)
-    run._gather(TP, [record(0)])
+    await run._gather(TP, [record(0)])
