@@ -18,6 +18,9 @@ INFLATING_MAX = 4
 """Compressed bodies that are inflated at once: a bomb takes its 10 MiB before it shows. On threads
 of their own: others of the process may all wait for a store that is away."""
 
+LEFT_PER_HELD = 3
+"""Bytes that have to be left of the budget for each that an account holds."""
+
 PARTS_MAX = 256
 """Members of gzip, or frames of zstd: each copies the rest of the body, and may be empty."""
 
@@ -31,37 +34,54 @@ class ClientGone(Exception):
 
 
 class Budget:
-    """Bytes that may be in memory at once, over all requests."""
+    """Bytes that may be in memory at once, over all requests.
+
+    An account may hold a third of what it leaves: of all a quarter when it is alone, and the fewer
+    the more others hold. So whatever some accounts hold, the next one has room.
+    """
 
     def __init__(self, bytes_max: int) -> None:
         self.left = bytes_max
         self.inflating = ThreadPoolExecutor(INFLATING_MAX, thread_name_prefix="inflating")
+        self._held: dict[str, int] = {}
 
-    def take(self, size: int) -> None:
+    def take(self, account: str, size: int) -> None:
         """Raises Overloaded when there is no room."""
-        if size > self.left:
+        held = self._held.get(account, 0) + size
+        if held * LEFT_PER_HELD > self.left - size:
             raise Overloaded()
         self.left -= size
+        self._held[account] = held
+
+    def give_back(self, account: str, size: int) -> None:
+        """Make room again."""
+        self.left += size
+        self._held[account] -= size
+        if not self._held[account]:
+            del self._held[account]
 
 
 class Hold:
-    """What one request holds of the budget; given back at its end."""
+    """What one request of an account holds of the budget; given back at its end."""
 
-    __slots__ = ("budget", "size")
+    __slots__ = ("_account", "_size", "budget")
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, account: str) -> None:
         self.budget = budget
-        self.size = 0
+        self._account = account
+        self._size = 0
 
     def take(self, size: int) -> None:
         """Hold more. Raises Overloaded."""
-        self.budget.take(size)
-        self.size += size
+        if size:
+            self.budget.take(self._account, size)
+            self._size += size
 
     def give_back(self) -> None:
         """Hold nothing any more."""
-        self.budget.left += self.size
-        self.size = 0
+        if self._size:
+            self.budget.give_back(self._account, self._size)
+            self._size = 0
 
 
 class _Inflater(Protocol):

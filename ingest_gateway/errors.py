@@ -41,7 +41,7 @@ class LogUnavailable(ServiceUnavailable):
 
 
 class Overloaded(ServiceUnavailable):
-    """More bytes are on their way to the log than may be at once."""
+    """More bytes are on their way to the log than may be at once, of all or of this account."""
 
     def __init__(self) -> None:
         super().__init__(

@@ -66,11 +66,9 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; write nothing for a client that left before its body was whole."""
-        gateway: Gateway = scope["state"]["gateway"]
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        hold = Hold(gateway.budget)
         try:
-            status, body, answer_headers = await self._accept(scope, headers, receive, hold)
+            status, body, answer_headers = await self._accept(scope, headers, receive)
         except Rejection as rejection:
             status, body, answer_headers = self._refuse(rejection, headers)
         except ClientGone:
@@ -80,13 +78,11 @@ class Endpoint:
             log.exception("POST %s failed", self._path)
             fault = InternalError("Internal server error", cure="send the request again")
             status, body, answer_headers = self._refuse(fault, headers)
-        finally:
-            hold.give_back()
         await send({"type": "http.response.start", "status": status, "headers": answer_headers})
         await send({"type": "http.response.body", "body": body})
 
     async def _accept(
-        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, hold: Hold
+        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive
     ) -> tuple[int, bytes, RawHeaders]:
         """202 once the broker has acknowledged the record. Raises Rejection, ClientGone."""
         gateway: Gateway = scope["state"]["gateway"]
@@ -96,12 +92,16 @@ class Endpoint:
             None if key_text is None else key_text.decode("latin-1"), KeyScope.INGEST, peer=peer
         )
         await gateway.rates.admit(key, bulk=self._bulk)
-        body = await read_body(receive, headers, hold)
         preferred = b"prefer" in headers and _prefers_strict(_every(b"prefer", scope["headers"]))
-        now_ms = time.time_ns() // 1_000_000
-        edge = Edge(key.account, now_ms, str(ULID()), key.strict or preferred)
-        taken = await self._taken(gateway, body, edge)
-        await gateway.log.append(taken.value, taken.headers, now_ms)
+        hold = Hold(gateway.budget, key.account)
+        try:
+            body = await read_body(receive, headers, hold)
+            now_ms = time.time_ns() // 1_000_000
+            edge = Edge(key.account, now_ms, str(ULID()), key.strict or preferred)
+            taken = await self._taken(gateway, body, edge)
+            await gateway.log.append(taken.value, taken.headers, now_ms)
+        finally:
+            hold.give_back()
         metrics.accepted.inc(taken.count)
         self._count_202.inc()
         body = _ACCEPTED_BULK if self._bulk else _accepted(taken.event_id)

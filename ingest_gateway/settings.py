@@ -10,7 +10,8 @@ class Settings(Places):
     """The gateway's settings.
 
     gateway_ack_timeout_s        From taking a request to the broker's ack; then 503.
-    gateway_bytes_max            Bodies in memory at once, until their ack; then 503.
+    gateway_bytes_max            Bodies in memory at once, until their ack; then 503. An account
+                                 may hold a third of what it leaves to others.
     gateway_batch_bytes_max      Where one append is cut; a larger request goes alone.
     gateway_lanes                Appends on their way at once.
     gateway_partitions           Of the topic, when the gateway makes it.
@@ -23,7 +24,7 @@ class Settings(Places):
     """
 
     gateway_ack_timeout_s: float = Field(default=10.0, gt=0)
-    gateway_bytes_max: int = Field(default=256 << 20, ge=2 * BODY_BYTES_MAX)
+    gateway_bytes_max: int = Field(default=256 << 20, ge=4 * BODY_BYTES_MAX)
     gateway_batch_bytes_max: int = Field(default=1 << 20, ge=1)
     gateway_lanes: int = Field(default=2, ge=1)
     gateway_partitions: int = Field(default=4, ge=1)

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
+from catalog import accounts, keys
 from catalog.bootstrap import bootstrap
 from catalog.database import Catalog
 from catalog.follower import Follower
@@ -21,7 +22,7 @@ from ingest_gateway.connection import OPTIONS
 from ingest_gateway.errors import EXCEPTION_HANDLERS
 from ingest_gateway.events import Gateway
 from ingest_gateway.settings import Settings
-from schemas.keys import NewApiKey
+from schemas.keys import NewAccount, NewApiKey
 from tests.ingest_gateway.conftest import FakeLog
 
 EVENT = b'{"event_name":"api.calls","external_customer_id":"cust_1"}'
@@ -91,10 +92,11 @@ class Wire:
 
 
 class Served:
-    """Where the gateway answers, with a key for it, and the log that it writes to."""
+    """Where the gateway answers, with keys of two accounts, and the log that it writes to."""
 
-    def __init__(self, port: int, key: str, log: FakeLog, server: uvicorn.Server) -> None:
-        self.port, self.key, self.log, self.server = port, key, log, server
+    def __init__(self, port: int, keys: list[str], log: FakeLog, server: uvicorn.Server) -> None:
+        self.port, self.log, self.server = port, log, server
+        self.key, self.others_key = keys
 
     def head(
         self, *headers: bytes, path: bytes = b"/v1/events", length: int | None = None
@@ -126,6 +128,9 @@ def served(settings: Settings) -> Iterator[Served]:
     key = bootstrap(settings.catalog, first).api_key
     assert key is not None
     catalog = Catalog(settings.catalog)
+    with catalog.writing("test") as writing:
+        accounts.create(writing, NewAccount(id="other", name="other"))
+        others_key = keys.create(writing, "other", first)[1]
     follower = Follower(catalog)
     follower.refresh()
     log = FakeLog()
@@ -147,7 +152,7 @@ def served(settings: Settings) -> Iterator[Served]:
     while not server.started:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    yield Served(server.servers[0].sockets[0].getsockname()[1], key, log, server)
+    yield Served(server.servers[0].sockets[0].getsockname()[1], [key, others_key], log, server)
     server.should_exit = True
     thread.join(30)
     assert not thread.is_alive()

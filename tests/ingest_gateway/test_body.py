@@ -1,6 +1,7 @@
 """A request's body: whole, decoded, bounded."""
 
 import asyncio
+import contextlib
 import gzip
 import zlib
 from collections.abc import Iterable
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingest_gateway.body import Budget, ClientGone, Hold, read_body
 from ingest_gateway.errors import Overloaded
@@ -41,7 +44,7 @@ async def read(
     client: Client, headers: dict[str, str] | None = None, budget: Budget | None = None
 ) -> bytes:
     raw = {name.encode(): value.encode() for name, value in (headers or {}).items()}
-    hold = Hold(budget or Budget(64 << 20))
+    hold = Hold(budget or Budget(64 << 20), "one")
     try:
         return await read_body(client, raw, hold)
     finally:
@@ -149,12 +152,29 @@ async def test_a_client_that_leaves_gets_no_answer() -> None:
 
 
 async def test_the_budget_bounds_all_bodies_and_is_given_back() -> None:
-    budget = Budget(100)
+    budget = Budget(400)
     assert isinstance(await refusal(pieces(bytes(60), bytes(60)), None, budget), Overloaded)
-    assert budget.left == 100
-    hold = Hold(budget)
+    assert budget.left == 400
+    hold = Hold(budget, "one")
     hold.take(80)
     assert isinstance(await refusal(pieces(bytes(30)), None, budget), Overloaded)
     hold.give_back()
     assert await read(pieces(bytes(100)), None, budget) == bytes(100)
-    assert budget.left == 100
+    assert budget.left == 400
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 3000)), max_size=60))
+def test_whatever_some_accounts_hold_the_next_one_has_room(asked: list[tuple[str, int]]) -> None:
+    budget, holds, accounts = Budget(10_000), [], set()
+    for account, size in asked:
+        hold = Hold(budget, account)
+        with contextlib.suppress(Overloaded):
+            hold.take(size)
+            holds.append(hold)
+            accounts.add(account)
+    assert budget.left >= int(10_000 * 0.75 ** len(accounts))
+    last = Hold(budget, "another")
+    last.take(budget.left // 4)
+    for hold in [*holds, *holds, last]:
+        hold.give_back()
+    assert budget.left == 10_000

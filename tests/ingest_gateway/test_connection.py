@@ -1,5 +1,6 @@
 """Hostile requests over real sockets: answered with 4xx or closed, in time, in bounded memory."""
 
+import contextlib
 import gzip
 import json
 import socket
@@ -297,6 +298,32 @@ def test_a_bomb_of_ten_gigabytes_is_413_in_bounded_memory(gateway: Served, encod
         assert gateway.post(body, b"Content-Encoding: " + encoding.encode()).status == 413
     assert time.monotonic() - started < 5
     assert process.memory_info().rss - before < 150 * MIB
+
+
+def test_half_bodies_of_one_account_leave_room_to_others(gateway: Served) -> None:
+    """As many as fill all the room that there is, each almost whole, and then silent."""
+    half, room = b" " * (BODY_BYTES_MAX - 100_000), Settings().gateway_bytes_max
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(Wire(gateway.port)) for _ in range(room // len(half) + 1)]
+        refusals = []
+        for wire in wires:
+            wire.send(gateway.head(length=BODY_BYTES_MAX) + half)
+            wire.socket.settimeout(0.1)
+            with contextlib.suppress(TimeoutError):
+                refusals.append(wire.answer())
+        assert len(refusals) > len(wires) / 2
+        for refusal in refusals:
+            assert refusal is not None and refusal.status == 503
+            assert refusal.headers["retry-after"] == "1"
+        assert gateway.post(EVENT).status in (202, 503)
+        with Wire(gateway.port) as wire:
+            head = gateway.head(length=len(EVENT))
+            wire.send(head.replace(gateway.key.encode(), gateway.others_key.encode()) + EVENT)
+            answer = wire.answer()
+            assert answer is not None and answer.status == 202
+    deadline = time.monotonic() + 5
+    while not gateway.healthy():  # the room of who went is there again
+        assert time.monotonic() < deadline
 
 
 def test_what_is_compressed_twice_is_415_or_no_json(gateway: Served) -> None:
