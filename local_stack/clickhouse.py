@@ -13,9 +13,11 @@ import httpx
 import uvicorn
 
 from local_stack.children import Child
+from local_stack.connection import OPTIONS
 from local_stack.errors import PortTaken
 from local_stack.ports import HOST, require_free
 from local_stack.settings import StackSettings
+from sockets.connection import allow_many_connections
 
 DRAIN_S = 5  # how long running queries may take to end after SIGTERM
 
@@ -66,19 +68,15 @@ def _serve(settings: StackSettings, listener: socket.socket) -> None:
     from local_stack.engine import Engine  # loads the engine's library: only where it is wanted
     from local_stack.http_interface import HttpInterface
 
+    allow_many_connections()
     engine = Engine(settings.data_dir.absolute() / "clickhouse", settings.clickhouse_mb)
     app = HttpInterface(engine, settings.clickhouse_user, settings.clickhouse_password)
     config = uvicorn.Config(
         app,
-        http="httptools",
-        loop="uvloop" if sys.platform != "win32" else "asyncio",
         lifespan="off",
         log_level="critical",
-        access_log=False,
-        server_header=False,
-        date_header=True,
-        timeout_keep_alive=30,
         timeout_graceful_shutdown=DRAIN_S,
+        **OPTIONS,
     )
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them again when it is done,
         signal.signal(number, lambda *_: None)  # and the engine is still to be closed

@@ -25,12 +25,13 @@ import logging
 import secrets
 import time
 import uuid
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
+from local_stack import readers
 from local_stack.bodies import Body, Disconnected, Receive, Request, Scope
 from local_stack.compressed_blocks import BlockEncoder
 from local_stack.encodings import BadEncoding, Encoder, chosen_encoding
@@ -40,6 +41,7 @@ from local_stack.outbox import Outbox
 from local_stack.readers import AT_ONCE, OF_ONE_MAX, QUERY_BYTES_MAX, WAITING_MAX, Reader
 from local_stack.sandbox import suspicious
 from local_stack.statements import LIVE_QUERIES, format_of, tokens, with_query_ids
+from local_stack.turns import NoPlace, Turns
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
@@ -86,7 +88,7 @@ class HttpInterface:
         self._inserts = ThreadPoolExecutor(INSERTS_AT_ONCE, thread_name_prefix="insert")
         self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
         self._readers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reader")
-        self._reading: Counter[str] = Counter()  # queries of each account that run or wait
+        self._turns = Turns(AT_ONCE, WAITING_MAX, OF_ONE_MAX)
         self._running: set[str] = set()
         self._sessions: dict[str, Session] = {}
 
@@ -126,8 +128,12 @@ class HttpInterface:
                     reader_query(request, body, reader) if reader else self._query(request, body)
                 )
                 headers["x-clickhouse-query-id"] = query.query_id
-                with self._reads(reader):
-                    await self._run(request, query, headers, receive, send)
+                gone = asyncio.ensure_future(disconnection(receive))
+                try:
+                    async with self._turn(reader, gone):
+                        await self._run(request, query, headers, gone, send)
+                finally:
+                    gone.cancel()
         except Disconnected:
             return
         except BadEncoding as error:
@@ -147,7 +153,7 @@ class HttpInterface:
         request: Request,
         query: Query,
         headers: dict[str, str],
-        receive: Receive,
+        gone: "asyncio.Future[None]",
         send: Send,
     ) -> None:
         """Run a query on a thread and send its answer, whole or as it comes."""
@@ -155,18 +161,23 @@ class HttpInterface:
         blocks = BlockEncoder() if request.flag("compress") else None
         encoder = Encoder(self._encoding(request), blocks)
         outbox = Outbox(loop, encoder, request.flag("wait_end_of_query"))
+        abandon = partial(self._abandon, query, outbox)
         headers["x-clickhouse-format"] = query.format
         headers["content-type"] = self.engine.content_types.get(query.format, "text/plain")
         if outbox.encoder.encoding:
             headers["content-encoding"] = outbox.encoder.encoding
         with self._registered(query.query_id), self._session(request) as session:
             work = loop.run_in_executor(self._pool(query), self._work, query, outbox, session)
-            gone = asyncio.ensure_future(disconnection(receive))
-            gone.add_done_callback(lambda _: self._abandon(query, outbox))
+            gone.add_done_callback(lambda it: None if it.cancelled() else abandon())
             try:
-                await self._deliver(request, work, outbox, headers, send)
+                async with asyncio.timeout(readers.DELIVERY_S if query.reader else None):
+                    await self._deliver(request, work, outbox, headers, send)
+            except TimeoutError:
+                abandon()
+                if outbox.leaving:
+                    raise Disconnected from None
+                raise too_slow() from None
             finally:
-                gone.cancel()
                 outbox.close()
                 with contextlib.suppress(EngineError, Disconnected):
                     await asyncio.shield(work)
@@ -181,7 +192,7 @@ class HttpInterface:
         return self._control if is_control(query.sql) else self._queries
 
     def _abandon(self, query: Query, outbox: "Outbox") -> None:
-        """The client has gone: a reader's query ends, and its place is another's."""
+        """The client has gone, or doesn't read: a reader's query ends, its place is another's."""
         outbox.close()
         if query.reader is not None:
             with contextlib.suppress(RuntimeError):  # the interface is closing
@@ -200,6 +211,7 @@ class HttpInterface:
         if not outbox.flowing:
             headers["x-clickhouse-summary"] = summary_text(await work)
             headers["content-length"] = str(outbox.size)
+            outbox.leaving = True
             await send(start_message(200, headers))
             for piece in outbox.whole():
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -208,6 +220,7 @@ class HttpInterface:
         tag = secrets.token_hex(8)
         headers["x-clickhouse-exception-tag"] = tag
         headers["x-clickhouse-summary"] = summary_text(Summary())
+        outbox.leaving = True
         await send(start_message(200, headers))
         async for piece in outbox.pieces(work):
             await send({"type": "http.response.body", "body": piece, "more_body": True})
@@ -338,21 +351,30 @@ class HttpInterface:
             )
         return None
 
-    @contextlib.contextmanager
-    def _reads(self, reader: Reader | None) -> Iterator[None]:
-        """Hold a place for a reader's query; raises EngineError (202) where there is none."""
+    @contextlib.asynccontextmanager
+    async def _turn(
+        self, reader: Reader | None, gone: "asyncio.Future[None]"
+    ) -> AsyncIterator[None]:
+        """Wait for a reader's turn, and hold its place; everybody else has one.
+
+        Raises EngineError (202) where too many wait, Disconnected when the client goes meanwhile.
+        """
         if reader is None:
             yield
             return
-        full = self._reading.total() >= AT_ONCE + WAITING_MAX
-        if full or self._reading[reader.account] >= OF_ONE_MAX:
-            text = "Too many simultaneous queries of readers: ask again when one has ended"
-            raise engine_error(TOO_MANY, text, "TOO_MANY_SIMULTANEOUS_QUERIES")
-        self._reading[reader.account] += 1
         try:
+            turn = self._turns.ask(reader.account)
+        except NoPlace:
+            raise too_many() from None
+        try:
+            await asyncio.wait({turn, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not turn.done():
+                raise Disconnected
+            if turn.exception() is not None:
+                raise too_many()
             yield
         finally:
-            self._reading[reader.account] -= 1
+            self._turns.end(reader.account, turn)
 
     @contextlib.contextmanager
     def _registered(self, query_id: str) -> Iterator[None]:
@@ -483,6 +505,18 @@ def credentials(request: Request) -> tuple[str, bytes]:
 def unauthenticated(text: str) -> EngineError:
     """A refusal of whoever asks."""
     return engine_error(516, text, "AUTHENTICATION_FAILED")
+
+
+def too_many() -> EngineError:
+    """A refusal of a reader for whom there is no place."""
+    text = "Too many simultaneous queries of readers: ask again when one has ended"
+    return engine_error(TOO_MANY, text, "TOO_MANY_SIMULTANEOUS_QUERIES")
+
+
+def too_slow() -> EngineError:
+    """The end of a reader's query of which nothing came in time."""
+    text = f"Timeout exceeded: a reader's query has {readers.DELIVERY_S} seconds"
+    return engine_error(159, text, "TIMEOUT_EXCEEDED")
 
 
 def is_control(sql: str) -> bool:

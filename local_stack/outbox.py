@@ -25,6 +25,7 @@ class Outbox:
         self.encoder = encoder
         self.size = 0
         self.flowing = False
+        self.leaving = False  # the client has been told that it succeeded
         self._loop = loop
         self._wait = wait
         self._closed = threading.Event()

@@ -31,6 +31,8 @@ OF_ONE_MAX = 4
 """Queries of one account that run or wait."""
 QUERY_BYTES_MAX = 64 * 1024
 TIME_S = 30
+DELIVERY_S = TIME_S + 10
+"""From a query's turn to the end of its answer: a reader that doesn't read it holds a place."""
 _ACCOUNT = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 SETTINGS: Mapping[str, str] = {

@@ -14,6 +14,7 @@ import asyncio
 import math
 import resource
 import socket
+import sys
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
@@ -345,14 +346,16 @@ def _not_http(why: object) -> InvalidRequest:
     return InvalidRequest.at("", "invalid_http", f"The request is not valid HTTP: {why}")
 
 
-def allow_many_connections() -> int:
-    """Let this process have as many files open as the system allows, and say how many.
+def files_max() -> int:
+    """How many files the system lets this process have open; each connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
-    Each connection is one.
-    """
+
+def allow_many_connections() -> None:
+    """Let this process have as many files open as the system allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
 
 
 OPTIONS: dict[str, Any] = {
