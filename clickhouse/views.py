@@ -6,7 +6,7 @@ STATES_VIEW = "usage_states_mv"
 
 
 class UnknownView(Exception):
-    """The view is not the one that the migrations made."""
+    """The view is not there, or not the one that the migrations made."""
 
 
 def states_over(client: Client, rows: str) -> str:
@@ -14,11 +14,14 @@ def states_over(client: Client, rows: str) -> str:
 
     `rows` is SQL of ours, which may have parameters. Raises UnknownView.
     """
-    database, select = client.query(
+    found = client.query(
         "SELECT database, as_select FROM system.tables"
         " WHERE database = currentDatabase() AND name = {view:String}",
         {"view": STATES_VIEW},
-    ).result_rows[0]
+    ).result_rows
+    if not found:
+        raise UnknownView(f"there is no {STATES_VIEW}: run `tallylog migrate`")
+    database, select = found[0]
     source = f"FROM {database}.events"
     if select.count(source) != 1:
         raise UnknownView(f"{STATES_VIEW} does not read events once: was it changed by hand?")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
@@ -51,6 +52,8 @@ from console.settings import Settings
 from console.store import Store
 from console.verdict_stream import Tail
 from console.verifying import Verifying
+
+log = logging.getLogger(__name__)
 
 
 class State(TypedDict):
@@ -126,13 +129,19 @@ async def running(settings: Settings) -> AsyncIterator[State]:
     finally:
         ending.close()
         invoicing.end()
-        for task in (following, sweeping, looking, billing, verifying):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await _ended(following, sweeping, looking, billing, verifying)
         await resent_log.discard()
         await asyncio.to_thread(catalog.close)
         store.close()
+
+
+async def _ended(*tasks: asyncio.Task[None]) -> None:
+    """End tasks; one that had failed is logged, and keeps nothing else from ending."""
+    for task in tasks:
+        task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if not isinstance(outcome, asyncio.CancelledError | None):
+            log.error("a task of the console had failed", exc_info=outcome)
 
 
 async def _invoice(invoicing: Invoicing, progress: Progress) -> None:

@@ -24,8 +24,9 @@ from stream_workers.coverage import Coverage, from_text
 OWNER_RANDOM_BITS = 20
 HOLD_S = 60.0
 """How long a repair keeps counters away, should it die before it says that it is done."""
-HOLD = (1 << OWNER_RANDOM_BITS) - 1
-"""The random bits of an owner number that is a repair's; its moment is when it ends."""
+HOLD = 15 << OWNER_RANDOM_BITS - 4
+"""From here on random bits are a repair's: they stay when it is renewed. Its moment is its end."""
+RANDOM = (1 << OWNER_RANDOM_BITS) - 1
 HELD_POLL_S = 0.2
 SETTLE_TIMEOUT_S = 60.0
 SETTLE_POLL_S = 0.05
@@ -64,7 +65,17 @@ class Progress:
 
 def _is_held(owner: int) -> bool:
     """Whether an owner number is a repair's that goes on."""
-    return owner & HOLD == HOLD and owner >> OWNER_RANDOM_BITS > time.time() * 1000
+    return owner & RANDOM >= HOLD and _left_s(owner) > 0
+
+
+def _left_s(held: int) -> float:
+    """How long a hold goes on."""
+    return (held >> OWNER_RANDOM_BITS) / 1000 - time.time()
+
+
+def _until(seconds: float) -> int:
+    """The moment of an owner number."""
+    return int((time.time() + seconds) * 1000) << OWNER_RANDOM_BITS
 
 
 class Store:
@@ -101,7 +112,9 @@ class Store:
         while _is_held(last) and time.monotonic() < patience:
             log.warning("block partition %d is being repaired: waiting", partition)
             time.sleep(HELD_POLL_S)
-            last = self._owner_of(slot)
+            before, last = last, self._owner_of(slot)
+            if last != before:
+                patience = time.monotonic() + HOLD_S
         # Random below a moment of its own: what `last` had there would make numbers alike.
         moment = max(int(time.time() * 1000), (last >> OWNER_RANDOM_BITS) + 1)
         owner = moment << OWNER_RANDOM_BITS | secrets.randbelow(HOLD)
@@ -115,9 +128,25 @@ class Store:
         Returns the owner number. Waits until no insert is under way. Raises TimeoutError.
         """
         slot = self._epoch * SLOTS_PER_EPOCH + partition
-        owner = int((time.time() + HOLD_S) * 1000) << OWNER_RANDOM_BITS | HOLD
+        owner = _until(HOLD_S) | HOLD + secrets.randbelow(RANDOM - HOLD)
         self._set_owner(slot, owner)
         self._settle(partition)
+        return owner
+
+    def renew(self, partition: int, held: int) -> int:
+        """Hold a partition on, for HOLD_S at most and three quarters of it at least.
+
+        Returns the owner number, whose random bits stay. Raises NotOwner when the time is over, or
+        somebody else has taken the partition.
+        """
+        left = _left_s(held)
+        if left >= 0.75 * HOLD_S:
+            return held
+        slot = self._epoch * SLOTS_PER_EPOCH + partition
+        if left <= 0 or self._owner_of(slot) != held:
+            raise NotOwner(f"block partition {partition} was held for too long")
+        owner = _until(HOLD_S) | held & RANDOM
+        self._set_owner(slot, owner)
         return owner
 
     def release(self, partition: int, held: int) -> None:
@@ -125,7 +154,7 @@ class Store:
         slot = self._epoch * SLOTS_PER_EPOCH + partition
         if self._owner_of(slot) != held:
             raise NotOwner(f"block partition {partition} has another owner")
-        self._set_owner(slot, int(time.time() * 1000) << OWNER_RANDOM_BITS)
+        self._set_owner(slot, _until(0))
 
     def _owner_of(self, slot: int) -> int:
         """The number of a slot's owner; 0: it never had one."""

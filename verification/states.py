@@ -65,6 +65,10 @@ class Scope(NamedTuple):
         named = sorted(set(customers))
         return cls(0, 0, [account for account, _ in named], [customer for _, customer in named])
 
+    def with_(self, customers: Sequence[tuple[str, str]]) -> Self:
+        """The customers named, and others (account, external id)."""
+        return self.of([*zip(self.accounts, self.customers, strict=True), *customers])
+
     @property
     def condition(self) -> str:
         """In SQL, with parameters."""
@@ -139,6 +143,6 @@ def compare(client: Client, scope: Scope, cut: Cut) -> tuple[list[Difference], C
 
 
 def sample(client: Client, count: int) -> Scope:
-    """Some customers at random, of those with states."""
+    """Some customers at random, of those with states and those with events of late."""
     rows = client.query(query("verify_sample"), {"count": count}).result_rows
     return Scope.of([(account, customer) for account, customer in rows])
