@@ -2,7 +2,7 @@
 
 One table for everybody. `EVENTS` are texts of one event, sent alone and between two good ones;
 `BODIES` are whole bodies, `ENCODED` compressed ones (HTTP alone), `RECORDS` what only Kafka can
-carry, `CONNECTIONS` what only HTTP can, by the tests that do it. `python -m tests.hostile` prints
+carry, `BATCHES` how it may carry it, `CONNECTIONS` what only HTTP can, by the tests that do it. `python -m tests.hostile` prints
 docs/HOSTILE_INPUT.md.
 """
 
@@ -12,7 +12,7 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as given
 from decimal import Decimal
@@ -22,6 +22,7 @@ from typing import Any
 import zstandard
 
 from schemas.limits import BODY_BYTES_MAX, DEPTH_MAX, EVENT_BYTES_MAX, NAME_LENGTH_MAX
+from tests.batches import CODECS, RECORDS_AT, batch, changed
 
 NAME = "hostile"
 """The event name that has a feature: SUM of `v`."""
@@ -105,6 +106,21 @@ class Record:
     counted: int = 0
     key: bytes | None = None
     headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of Kafka records, as a producer may write it: what it holds, and what it becomes.
+
+    dead     The code of the one dead letter that stands for it, or for its rest.
+    counted  How many events of it are counted.
+    """
+
+    name: str
+    holds: str
+    make: Callable[[], bytes]
+    dead: str | None = None
+    counted: int = 0
 
 
 def of(**fields: str) -> bytes:
@@ -524,6 +540,7 @@ ENCODED: Sequence[Encoded] = [
     Encoded("rubbish", "gzip;q=1,,", GOOD, _UNKNOWN),
 ]  # fmt: skip
 
+TEN_MEBIBYTES = next(each for each in BODIES if each.name == "ten_mebibytes").text
 _OTHER = [("account", b"other"), ("received_at", b"0"), ("first_id", b"x")]
 RECORDS: Sequence[Record] = [
     Record("no_value", None, [(0, "empty")], key=b"tombstone"),
@@ -535,6 +552,30 @@ RECORDS: Sequence[Record] = [
     Record("a_thousand_headers", GOOD, counted=1, headers=[("h\u00e9", b"\xff" * 100)] * 1000),
     Record("a_header_of_a_megabyte", GOOD, counted=1, headers=[("h", bytes(1_000_000))]),
     Record("gzip_that_nobody_undoes", _ZIPPED, [(0, "invalid_utf8")], headers=[("content-encoding", b"gzip")]),
+]  # fmt: skip
+
+
+def _bomb(codec: str) -> Batch:
+    return Batch(
+        f"{codec}_bomb",
+        f"64 MiB of zeros in {codec}",
+        lambda: batch(CODECS[codec], [bytes(64 << 20)], at=None),
+        "too_large",
+    )
+
+
+def _with_a_header_that_is_no_text() -> bytes:
+    made = batch(0, [GOOD, GOOD], [("name", b"")], at=None)
+    before, name, after = made[RECORDS_AT:].rpartition(b"name")
+    return changed(made, before + b"\xff" * len(name) + after)
+
+
+BATCHES: Sequence[Batch] = [
+    *map(_bomb, ("gzip", "snappy", "lz4", "zstd")),
+    Batch("thirty_mebibytes", "three records of 10 MiB in zstd", lambda: batch(CODECS["zstd"], [TEN_MEBIBYTES] * 3, at=None), counted=6),
+    Batch("two_million_headers", "a record with 2,200,000 empty headers in gzip", lambda: batch(CODECS["gzip"], [GOOD], [("", None)] * 2_200_000, at=None), "too_large"),
+    Batch("200001_records", "200,001 records without a byte in lz4", lambda: batch(CODECS["lz4"], [b""] * 200_001, at=None), "too_large"),
+    Batch("a_header_that_is_no_text", "two good records, the second with it", _with_a_header_that_is_no_text, "unreadable_batch", counted=1),
 ]  # fmt: skip
 
 WIRE = "tests/ingest_gateway/test_connection.py"
@@ -572,7 +613,8 @@ HEAD = """# Hostile input
 What a producer may send, and what becomes of it: the same over HTTP and over Kafka. A 4xx or a dead letter with the
 same code, or a verdict; never a 5xx, a stall or a crash. Made by `python -m tests.hostile`, from the table that
 `tests/e2e/test_hostile_input.py` sends to a running Tallylog: every row by both ways, each event alone and between two good ones.
-Afterwards good events are counted, conservation has no gap, and memory has stayed within 512 MiB of what it was.
+Afterwards good events are counted, conservation has no gap, and memory has stayed within 512 MiB of what it was;
+under the batches, and half a gigabyte of text in 25 KB of them, within 384 MiB of packer and 192 MiB of console.
 """
 
 
@@ -647,6 +689,11 @@ def document() -> str:
                 ", ".join(dead or [f"{record.counted} counted, for the topic's account"]),
             )
         )
+    lines += ["", "## Batches (Kafka)", "", "| batch | holds | becomes |", "| --- | --- | --- |"]
+    for row in BATCHES:
+        counted = [f"{row.counted} counted"] if row.counted else []
+        counted += [f"dead letter {row.dead}"] if row.dead else []
+        lines.append(_line(row.name, row.holds, ", ".join(counted)))
     lines += [
         "",
         "## Connections (HTTP)",

@@ -11,7 +11,7 @@ from schemas.event import Flaw
 from schemas.position import Log
 from stream_workers.packing import Pool, Record
 from tests import hostile
-from tests.hostile import BODIES, CONNECTIONS, ENCODED, EVENTS, GOOD, RECORDS
+from tests.hostile import BATCHES, BODIES, CONNECTIONS, ENCODED, EVENTS, GOOD, RECORDS
 
 ROOT = Path(__file__).parents[1]
 NOW = 1_755_846_349_441
@@ -121,7 +121,7 @@ def test_gateway_and_packer_say_the_same_of_the_table() -> None:
 
 
 def test_names_of_rows_are_unique_and_codes_are_those_of_flaws() -> None:
-    for rows in (EVENTS, BODIES, ENCODED, RECORDS):
+    for rows in (EVENTS, BODIES, ENCODED, RECORDS, BATCHES):
         names = [row.name for row in rows]
         assert len(names) == len(set(names))
     assert len(EVENTS) > 250

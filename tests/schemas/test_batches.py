@@ -3,46 +3,26 @@
 import asyncio
 import inspect
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
 
 import cramjam
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
-from aiokafka.record.util import calc_crc32c
 
 from schemas import batches as module
 from schemas.batches import RECORD_BYTES, BoundedConsumer, _Batches, _Room
 from schemas.event import Unread
 from schemas.limits import BATCH_BYTES_MAX, BATCH_HEADERS_MAX, BATCH_RECORDS_MAX
+from tests.batches import CODECS, batch, changed, write
 
-CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 MIB = 1 << 20
-Headers = Sequence[tuple[str, bytes | None]]
 codecs = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS.keys())
-
-
-def batch(codec: int, values: Sequence[bytes | None], headers: Headers = ()) -> bytes:
-    """A batch as producers write it."""
-    builder = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, -1, 1 << 30)
-    for offset, value in enumerate(values):
-        assert builder.append(offset, 1000 + offset, b"key", value, list(headers)) is not None
-    return bytes(builder.build())
-
-
-def changed(data: bytes, records: bytes, codec: int | None = None) -> bytes:
-    """A batch with other records, and with a checksum that is right."""
-    made = bytearray(data[:61]) + records
-    struct.pack_into(">i", made, 8, len(made) - 12)
-    if codec is not None:
-        struct.pack_into(">h", made, 21, codec)
-    struct.pack_into(">I", made, 17, calc_crc32c(bytes(made[21:])))
-    return bytes(made)
 
 
 def read(data: bytes, room: int = 1 << 40) -> list[Any]:
@@ -175,28 +155,6 @@ def test_batches_are_opened_as_far_as_there_is_room() -> None:
     assert len(read(small * 100, room=50 * RECORD_BYTES)) == 100
 
 
-async def sent(kafka: str, topic: str, batches: Sequence[Sequence[bytes]]) -> list[int]:
-    """Write batches in zstd; the offset of each one's first record."""
-    producer = AIOKafkaProducer(
-        bootstrap_servers=kafka,
-        acks="all",
-        compression_type="zstd",
-        max_batch_size=1 << 30,
-        max_request_size=1 << 30,
-    )
-    offsets = []
-    async with producer:
-        await producer.partitions_for(topic)
-        for values in batches:
-            made = producer.create_batch()
-            for value in values:
-                assert made.append(key=None, value=value, timestamp=1000) is not None
-            made.close()
-            done = await producer.send_batch(made, topic, partition=0)
-            offsets.append((await done).offset)
-    return offsets
-
-
 async def all_of(consumer: Any, tp: TopicPartition, count: int) -> list[list[Any]]:
     """So many records from the beginning, by the look that gave them."""
     looks: list[list[Any]] = []
@@ -214,7 +172,8 @@ async def test_a_consumer_takes_what_it_has_room_for_and_steps_over_a_bomb(kafka
     tp = TopicPartition(f"bounded-{uuid4().hex}", 0)
     rows = [bytes([number % 250]) * (MIB // 2) for number in range(120)]
     halves = [[one, two] for one, two in zip(rows[::2], rows[1::2], strict=True)]
-    await sent(kafka, tp.topic, [*halves, [bytes(64 * MIB), b"lost"], [b"behind"]])
+    every = [*halves, [bytes(64 * MIB), b"lost"], [b"behind"]]
+    await write(kafka, tp.topic, 0, [batch(4, values) for values in every])
     own = BoundedConsumer(bytes_max=8 * MIB, bootstrap_servers=kafka, enable_auto_commit=False)
     looks = await all_of(own, tp, 122)
     found = [record for records in looks for record in records]
