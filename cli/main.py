@@ -232,7 +232,7 @@ def verify(
 ) -> None:
     """Check that states equal rows, that no block or event is missing, and that none counts twice.
 
-    Status 0: all is whole; 1: something isn't; 2: it could not be looked.
+    Status 0: all is whole; 1: something isn't; 2: nothing was found, but not all could be asked.
     """
     from cli.verify import run
 
