@@ -22,8 +22,10 @@ from schemas.topics import NATIVE_PREFIX
 
 PER_REQUEST = 500
 CONNECTIONS = 8
-POLL_S = 0.05
-PROBE_EVERY_S = 0.25
+POLL_S = 0.2
+"""Between looks at what is stored and seen: each takes the engine some 5 ms."""
+IDLE_POLL_S = 0.005
+PROBE_EVERY_S = 0.5
 WINDOW = 150_000
 """Events under way at most, from being sent to being counted: the lag is flat."""
 SETTLE_S = 120.0
@@ -84,7 +86,7 @@ def backlog(ready: Ready, records: int, per_record: int) -> float:
         values = arrays(1000 if per_record == 1 else 40, per_record)
         events = asyncio.run(native.fill(ready.kafka, topic, values, records))
     while _stored(client) == before:
-        time.sleep(POLL_S / 10)
+        time.sleep(POLL_S)
     first, started = _stored(client), time.perf_counter()
     while _stored(client) - before < events:
         if time.perf_counter() - started > SETTLE_S:
@@ -100,6 +102,7 @@ def _follow(ready: Ready, running: Running, seconds: float) -> Counted:
     cpu = parts.cpu_s()
     marks: list[tuple[float, int]] = []
     with probing(ready) as probes:
+        running.allow(WINDOW)
         started = time.perf_counter()
         while not running.over:
             now = _stored(client) - stored
@@ -166,7 +169,9 @@ class Probes:
 
 
 @contextmanager
-def probing(ready: Ready, every_s: float = PROBE_EVERY_S) -> Iterator[Probes]:
+def probing(
+    ready: Ready, every_s: float = PROBE_EVERY_S, poll_s: float = POLL_S
+) -> Iterator[Probes]:
     """Probe from a thread meanwhile, and wait for the last at the end."""
     probes, stop = Probes(), Event()
 
@@ -186,7 +191,7 @@ def probing(ready: Ready, every_s: float = PROBE_EVERY_S) -> Iterator[Probes]:
                     number, next_at = number + 1, now + every_s
                 for customer in _seen(client, ready.account, list(due)):
                     probes.waits_s.append(time.perf_counter() - due.pop(customer))
-                time.sleep(POLL_S / 10)
+                time.sleep(poll_s)
 
     thread = Thread(target=probe)
     thread.start()
@@ -211,6 +216,6 @@ def _seen(client: Client, account: str, customers: list[str]) -> list[str]:
 
 def freshness(ready: Ready, seconds: float) -> Probes:
     """Probes alone, one at a time, with nothing else to do."""
-    with probing(ready, every_s=0.5) as probes:
+    with probing(ready, every_s=0.5, poll_s=IDLE_POLL_S) as probes:
         time.sleep(seconds)
     return probes

@@ -115,8 +115,8 @@ class Running:
     _allowed: "Synchronized[int]"
     _sent: "Synchronized[int]"
 
-    def allow(self, events: int) -> None:
-        """Let so many events be sent, since the beginning."""
+    def allow(self, events: int = 1) -> None:
+        """Begin; and let so many events have been sent, of a load that is limited."""
         self._allowed.value = events
 
     @property
@@ -157,13 +157,14 @@ def working(work: Callable[..., None], *args: object) -> Iterator[Running]:
 
 
 def sending(base_url: str, key: str, load: Load) -> AbstractContextManager[Running]:
-    """Send a load, from when this begins on."""
+    """Send a load, from the first `allow` on."""
     return working(_send, base_url, key, load)
 
 
 def run(base_url: str, key: str, load: Load) -> Sent:
     """Send a load and wait for its end."""
     with sending(base_url, key, load) as under_way:
+        under_way.allow()
         return under_way.result()
 
 
@@ -212,6 +213,8 @@ class _Driver:
         for _ in range(self._load.connections):
             await loop.create_connection(lambda: _Connection(self), self._host, self._port)
         pipe.send(READY)
+        while not self._allowed.value:  # noqa: ASYNC110 - another process says so
+            await asyncio.sleep(TICK_S)
         self._begun = time.perf_counter()
         cpu = time.process_time()
         end = self._begun + self._load.seconds

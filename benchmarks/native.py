@@ -49,6 +49,8 @@ def _produce(
         await producer.partitions_for(topic)
         makers = cycle([body.maker() for body in bodies])
         pipe.send(READY)
+        while not allowed.value:  # noqa: ASYNC110 - another process says so
+            await asyncio.sleep(TICK_S)
         events, under_way = 0, asyncio.Semaphore(UNDER_WAY)
         begun, cpu = time.perf_counter(), time.process_time()
         times: list[float] = []

@@ -30,7 +30,7 @@ def trickle(ready: Ready, per_s: float, seconds: float) -> Trickle:
     load = Load("/v1/events", bodies(1000, 1), CONNECTIONS, seconds, per_s)
     blocks = client.query(blocks_sql).result_rows[0][0]
     cpu, started = parts.cpu_s(), time.perf_counter()
-    with probing(ready, every_s=1.0) as probes:
+    with probing(ready, every_s=1.0, poll_s=0.02) as probes:
         sent = run(ready.base_url, ready.api_key, load).check()
     took = time.perf_counter() - started
     cores = {name: (now - cpu[name]) / took for name, now in parts.cpu_s().items()}
