@@ -20,6 +20,7 @@ class Connection(sockets.connection.Connection):
         body_silence_s=30.0,
         body_grace_s=math.inf,
         unread_s=300.0,  # a client may work on what it has read
+        unsent_bytes=1 << 20,
         idle_s=30.0,
         connections_max=files_max() // 2,
     )

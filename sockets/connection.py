@@ -36,6 +36,8 @@ class Limits:
     body_silence_s    Between two pieces of a body.
     body_grace_s      After this a body has to have come at 1 KiB/s on average.
     unread_s          Between two moments in which the client has read some of what waits for it.
+    unsent_bytes      What may wait in the system's own memory, where that can be said: else it is
+                      megabytes, and a client reads for minutes before that shows here.
     idle_s            For another request: longer than most proxies keep theirs.
     connections_max   Of one server at once.
     """
@@ -46,6 +48,7 @@ class Limits:
     body_silence_s: float = 20.0
     body_grace_s: float = 10.0
     unread_s: float = 60.0
+    unsent_bytes: int = 64 << 10
     idle_s: float = 75.0
     connections_max: int = 1_000_000
 
@@ -65,10 +68,6 @@ REFUSED_BYTES_MAX = 64 << 20
 LINGER_S = 1.0
 """How long what comes is read and dropped behind a refusal: a socket that is closed with something
 unread resets the connection, and the client may not see the answer any more."""
-
-WAITING_BYTES = 64 << 10
-"""What may wait in the system's own memory until it can be sent, where that can be said: else it is
-megabytes, and a client may read for minutes before it shows here."""
 
 FLUSH_S = 10.0
 """How long a closed connection waits for a client that reads nothing of what is left for it."""
@@ -116,8 +115,8 @@ class Connection(HttpToolsProtocol):
         """Begin to wait for the first request."""
         super().connection_made(transport)
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            waits = socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, WAITING_BYTES
-            transport.get_extra_info("socket").setsockopt(*waits)
+            option = socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.limits.unsent_bytes
+            transport.get_extra_info("socket").setsockopt(*option)
         self._since = self._read = self._look_at = self.loop.time()
         self._looking = self.loop.call_soon(self._look)
         if len(self.connections) > self.limits.connections_max:

@@ -62,7 +62,7 @@ async def test_nobody_waits_for_ever_for_those_who_come_again_and_again() -> Non
     line = Line()
     line.ask("b1", "a1", "a2", "a3")
     order = []
-    for number in range(2, 9):
+    for number in range(2, 10):
         line.ask(f"c{number}" if number % 2 else f"b{number}")
         [holder] = line.has()
         order.append(holder)
