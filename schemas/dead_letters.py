@@ -27,7 +27,6 @@ CURES = {
     "invalid_timestamp": "Replay it with `content` whose timestamp is ISO 8601 with a time of day.",
     "unknown_customer_id": "Replay it with `customers` that says whose customer_id this is, as "
     '{"customer_id": "external_customer_id"}, or with `content`.',
-    "catalog_away": "Replay it: which customer it names is looked up then.",
     "unreadable_batch": "What Kafka's client wrote can't be taken apart, and is lost with its "
     "headers or compression: send it anew, or replay it with `content`.",
     "log_recreated": "The topic was made anew, and what it held before is gone: there is nothing "

@@ -55,6 +55,8 @@ METADATA_MAX_AGE_MS = 2000
 POLL_MS = 200
 FLUSHES_MAX = 2
 RESTART_S = 1.0
+HOLD_S = 1.0
+"""How long a partition waits before the catalog is asked again whom its next record names."""
 log = logging.getLogger(__name__)
 
 RECORDS = Counter("packer_records_total", "Source records read")
@@ -65,6 +67,7 @@ FLUSH_SECONDS = Histogram("packer_flush_seconds", "From cutting blocks to their 
 FLUSH_ROWS = Histogram("packer_flush_rows", "Events and dead letters of a flush", buckets=ROWS)
 REBALANCES = Counter("packer_rebalances_total", "Assignments of source partitions")
 PARTITIONS = Gauge("packer_source_partitions", "Source partitions assigned")
+HELD = Gauge("packer_held_partitions", "Source partitions that wait for the catalog")
 
 
 class LogWentBack(KafkaError):
@@ -167,6 +170,8 @@ class _Run(ConsumerRebalanceListener):
         self._gaps: dict[TopicPartition, str] = {}
         self._events: dict[TopicPartition, int] = {}  # read so far, where that is known
         self._read: dict[TopicPartition, int] = {}  # the last offset
+        self._held: dict[TopicPartition, float] = {}  # until when
+        self._told: set[TopicPartition] = set()
         self._pool = Pool()
         self._reached: dict[TopicPartition, Bookmark] = {}
         self._flushes: list[asyncio.Task[None]] = []
@@ -207,6 +212,8 @@ class _Run(ConsumerRebalanceListener):
         self._gaps.clear()
         self._events.clear()
         self._read.clear()
+        self._held.clear()
+        self._told.clear()
         self._starts = {}  # a flush under way goes on with its own
         self._reached.clear()
         self._pool = Pool()
@@ -217,6 +224,7 @@ class _Run(ConsumerRebalanceListener):
             await self._raise_failures()
             while self._unopened is not None:
                 await self._open()
+            self._release()
             rows = len(self._pool)
             wait_ms = self._pace.wait_ms(rows) if rows else POLL_MS
             batches = await self._consumer.getmany(timeout_ms=wait_ms)
@@ -237,33 +245,60 @@ class _Run(ConsumerRebalanceListener):
         read = _records(source, records)
         first = 1 if tp in self._gaps else 0
         before = len(self._pool)
-        await self._add(tp, read[:first])
+        taken = await self._add(tp, read[:first])
+        if first and taken:
+            self._pool.note_gap(read[0], self._gaps.pop(tp))
+        if taken == first:
+            taken += await self._add(tp, read[first:])
         if self._logs.get(tp) is not source:
             return  # the assignment ended meanwhile: who has it now reads this again
-        if first:
-            self._pool.note_gap(read[0], self._gaps.pop(tp))
-        await self._add(tp, read[first:])
-        if self._logs.get(tp) is not source:
+        if taken < len(read):
+            self._hold(tp, read[taken])
+        if not taken:
             return
-        self._read[tp] = records[-1].offset
+        last = records[taken - 1]
+        self._read[tp] = last.offset
         if tp in self._events:
             made = len(self._pool) - before - first
-            self._events[tp] += first + rows_due(tp.topic, read, made)
-        self._reached[tp] = Bookmark.after(source.epoch, records[-1], self._events.get(tp))
-        RECORDS.inc(len(records))
+            self._events[tp] += first + rows_due(tp.topic, read[:taken], made)
+        self._reached[tp] = Bookmark.after(source.epoch, last, self._events.get(tp))
+        RECORDS.inc(taken)
 
-    async def _add(self, tp: TopicPartition, records: Sequence[Record]) -> None:
-        """Take records into the pool; a customer that isn't known is asked for, once."""
+    async def _add(self, tp: TopicPartition, records: Sequence[Record]) -> int:
+        """Take records into the pool; how many, up to one whose customer nobody can tell.
+
+        Who isn't known is asked for once. None is taken where the assignment ended meanwhile.
+        """
         if tp.topic == RESENT:
             for record in records:
                 self._pool.add_resent(record)
-            return
+            return len(records)
         source, customers = self._logs.get(tp), self._packer._customers
         left = self._pool.add(records, customers.known)
-        if left:
-            resolve = await customers.asked()
-            if self._logs.get(tp) is source:  # else the assignment ended meanwhile
-                self._pool.add(left, resolve)
+        if left and await customers.asked() and self._logs.get(tp) is source:
+            left = self._pool.add(left, customers.found)
+        return len(records) - len(left) if self._logs.get(tp) is source else 0
+
+    def _hold(self, tp: TopicPartition, record: Record) -> None:
+        """Read this partition on from a record, but later; the others don't wait for it."""
+        if tp not in self._told:
+            log.warning(
+                "%s/%d waits at offset %d: which customer it names only the catalog can tell",
+                *(tp.topic, tp.partition, record.offset),
+            )
+        self._told.add(tp)
+        self._consumer.seek(tp, record.offset)
+        self._consumer.pause(tp)
+        self._held[tp] = time.monotonic() + HOLD_S
+        HELD.set(len(self._held))
+
+    def _release(self) -> None:
+        """Try those again that have waited for a while."""
+        now = time.monotonic()
+        for tp in [tp for tp, until in self._held.items() if until <= now]:
+            del self._held[tp]
+            self._consumer.resume(tp)
+        HELD.set(len(self._held))
 
     async def _flush(self) -> None:
         """Cut the pool into blocks and send them; at most two flushes are under way.

@@ -38,12 +38,12 @@ T = TypeVar("T")
 Resolve = Callable[[str, str], str | None]
 """(account, customer_id) -> external_customer_id, or None when there is no such customer.
 
-Raises Unreadable where nobody can tell, and Unresolved where somebody has to be asked first.
+Raises Unresolved where that isn't known yet.
 """
 
 
 class Unresolved(Exception):
-    """Whether there is such a customer isn't known yet: what names it is left for later."""
+    """Somebody has to be asked whether there is such a customer: what names it is left."""
 
 
 class Record(NamedTuple):
@@ -149,13 +149,10 @@ class Pool:
         customers = [event.external_customer_id for event in events]
         if None in customers:
             owners = _each([record.account for record in records], counts)
-            try:
-                customers = [
-                    customer or resolve(account, event.customer_id or "")
-                    for customer, account, event in zip(customers, owners, events, strict=True)
-                ]
-            except Unreadable:
-                return False
+            customers = [
+                customer or resolve(account, event.customer_id or "")
+                for customer, account, event in zip(customers, owners, events, strict=True)
+            ]
             if None in customers:
                 return False
         logs = [self._enter(record.log, record.offset) for record in records]
@@ -469,13 +466,8 @@ def _stretches(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
 
 
 def _customer(account: str, event: Event, resolve: Resolve) -> str | Flaw:
-    """Whose event it is, or why nobody can say."""
-    if event.external_customer_id:
-        return event.external_customer_id
-    try:
-        customer = resolve(account, event.customer_id or "")
-    except Unreadable as error:
-        return error.flaw
+    """Whose event it is, or that there is no such customer."""
+    customer = event.external_customer_id or resolve(account, event.customer_id or "")
     detail = f"no customer has the id {event.customer_id!r}"
     return customer or Flaw(None, "customer_id", "unknown_customer_id", detail)
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -12,7 +14,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.structs import RecordMetadata
 from confluent_kafka import Producer
 
+from tests import batches
 from tests.e2e.running import Tallylog, until
+from tests.sqlite import moved_away
 
 Event = dict[str, Any]
 Write = Callable[[Tallylog, str, list[Event]], None]
@@ -184,3 +188,34 @@ def test_rubbish_is_accounted_for_and_stops_nobody(tallylog: Tallylog) -> None:
     assert tallylog.dead_letters(*too_long) == [(0, "too_large", len(longer))]
     for place in (forty, fits, last):
         assert tallylog.dead_letters(*place) == []
+
+
+def test_without_a_catalog_only_the_partition_waits_that_names_somebody_unknown(
+    tallylog: Tallylog,
+) -> None:
+    """Only the catalog can tell whether there is such a customer; nobody else has to know."""
+    name = "nobody.knows"
+    good = json.dumps({"event_name": name, "external_customer_id": "c"}).encode()
+    unknown = json.dumps({"event_name": name, "customer_id": "cust_nobody"}).encode()
+    with tallylog.as_account(f"unknown-{uuid4().hex[:6]}") as own:
+        own.create_feature(name)
+        topic = f"events.{own.account}"
+
+        def send_to(partition: int, *values: bytes) -> None:
+            made = batches.batch(0, values, at=None)
+            asyncio.run(batches.write(own.kafka, topic, partition, [made]))
+
+        send_to(0, good)
+        assert own.http.post("/v1/events", content=good).status_code == 202
+        until(lambda: own.verdicts(name), {"counted": 2})
+        with moved_away(Path(own.data_dir)):
+            send_to(0, unknown, good)
+            send_to(1, good)
+            assert own.http.post("/v1/events", content=good).status_code == 202
+            until(lambda: own.verdicts(name), {"counted": 4})
+            time.sleep(1.5)
+            send_to(1, good)
+            until(lambda: own.verdicts(name), {"counted": 5})
+        until(lambda: own.verdicts(name), {"counted": 6})
+        [(index, reason, _)] = own.dead_letters(topic, 0, 1)
+        assert (index, reason.split(":")[0]) == (0, "unknown_customer_id")

@@ -33,6 +33,17 @@ class FakeBroker:
         self.sends: list[tuple[Block, asyncio.Future[None]]] = []
         self.sent = asyncio.Event()
         self.commits: list[int] = []
+        self.positions: dict[TopicPartition, int] = {}
+        self.paused: set[TopicPartition] = set()
+
+    def seek(self, tp: TopicPartition, offset: int) -> None:
+        self.positions[tp] = offset
+
+    def pause(self, tp: TopicPartition) -> None:
+        self.paused.add(tp)
+
+    def resume(self, tp: TopicPartition) -> None:
+        self.paused.discard(tp)
 
     async def send(self, topic: str, value: bytes, partition: int) -> "asyncio.Future[None]":
         self.sends.append((decode(value), asyncio.get_running_loop().create_future()))
@@ -264,7 +275,7 @@ async def test_an_event_that_the_pool_loses_is_counted(
     run: _Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run._events[TP] = 0
-    monkeypatch.setattr(Pool, "add", lambda *_: None)
+    monkeypatch.setattr(Pool, "add", lambda *_: ())
     await run._gather(TP, [record(3), record(4, make_event(), make_event())])
     assert (len(run._pool), run._reached[TP].events) == (0, 3)
 
@@ -278,7 +289,7 @@ class Customers:
     """A catalog that learns of `cust_new`, and of nobody while it is away; `asking` may hold it."""
 
     def __init__(self, away: bool = False) -> None:
-        self._away = away
+        self.away = away
         self._known: dict[str, str] = {}
         self.asked = 0
         self.asking = asyncio.Event()
@@ -290,7 +301,7 @@ class Customers:
     async def catch_up(self) -> int:
         self.asked += 1
         await self.asking.wait()
-        if self._away:
+        if self.away:
             raise CatalogUnavailable("away", cure="wait")
         self._known["cust_new"] = "acme"
         return 1
@@ -323,23 +334,58 @@ async def test_a_customer_created_just_before_its_event_is_known(
     assert broker.ranges() == [(0, 3)]
 
 
-async def test_without_a_catalog_who_is_not_known_is_set_aside_and_all_others_go_on(
-    broker: FakeBroker, tmp_path: Path
+async def test_without_a_catalog_only_the_partition_waits_that_names_somebody_unknown(
+    broker: FakeBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = run_of(broker, Customers(away=True), tmp_path)
-    run._events[TP] = 0
-    await run._gather(TP, [record(0), named(1, "cust_new"), record(2)])
-    await run._gather(TP, [record(3)])
-    assert run._reached[TP] == Bookmark.after(0, record(3), 4)
+    """Once one such event, by anybody, stopped all accounts."""
+    monkeypatch.setattr(module, "HOLD_S", 0.0)
+    follower, other = Customers(away=True), TopicPartition("events.other", 0)
+    run = run_of(broker, follower, tmp_path)
+    run._logs[other] = Log("events.other", 0, 0)
+    run._events = {TP: 0, other: 0}
+    garbage = record(1, value=b"garbage: one by one")
+    await run._gather(TP, [record(0), garbage, named(2, "cust_new"), record(3)])
+    await run._gather(other, [record(0, topic="events.other")])
+    assert (broker.positions, broker.paused) == ({TP: 2}, {TP})
+    assert run._reached[TP] == Bookmark.after(0, garbage, 2)
+    assert other in run._reached
     await run._flush()
     (block, landed), *_ = broker.sends
-    assert block.table().num_rows == 3
-    [letter] = block.dead_letters
-    assert (letter.code, letter.position) == ("catalog_away", position(1))
-    assert json.loads(letter.content) == {"event_name": "e", "customer_id": "cust_new"}
+    assert {block.logs[r.log].topic: r.stop for r in block.ranges} == {
+        "events.acme": position(2),
+        "events.other": position(1),
+    }
     landed.set_result(None)
     await run._settle()
-    assert broker.commits == [4]
+    assert broker.commits == [2]
+
+    run._release()
+    assert broker.paused == set()
+    await run._gather(TP, [named(2, "cust_new"), record(3)])
+    assert (broker.positions, broker.paused, run._reached) == ({TP: 2}, {TP}, {})
+    follower.away = False
+    run._release()
+    await run._gather(TP, [named(2, "cust_new", "cust_none"), record(3)])
+    assert run._reached[TP] == Bookmark.after(0, record(3), 5)
+    await run._flush()
+    (block, _) = broker.sends[-1]
+    assert "acme" in block.table().column("external_customer_id").to_pylist()
+    assert [letter.code for letter in block.dead_letters] == ["unknown_customer_id"]
+    assert broker.ranges()[-1] == (2, 4)
+
+
+async def test_a_gap_is_told_with_its_first_record_also_when_that_waits(
+    broker: FakeBroker, tmp_path: Path
+) -> None:
+    follower = Customers(away=True)
+    run = run_of(broker, follower, tmp_path)
+    run._gaps[TP], run._events[TP] = "log_truncated: lost", 0
+    await run._gather(TP, [named(5, "cust_new"), record(6)])
+    assert (len(run._pool), run._reached, broker.positions) == (0, {}, {TP: 5})
+    follower.away = False
+    await run._gather(TP, [named(5, "cust_new"), record(6)])
+    assert run._reached[TP].events == 3
+    assert run._gaps == {}
 
 
 async def test_partitions_that_go_while_the_catalog_is_asked_are_left_to_their_next_owner(
