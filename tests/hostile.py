@@ -602,9 +602,13 @@ CONNECTIONS: Sequence[tuple[str, str, str]] = [
     ("a head that comes by drops", "408 after 10 s", f"{WIRE}::test_a_head_that_comes_by_drops_is_408"),
     ("a body that comes by drops, below 1 KiB/s", "408 after 10 s", f"{WIRE}::test_a_body_that_comes_by_drops_is_408"),
     ("a body that comes, and never ends", "408 after 60 s", f"{WIRE}::test_a_body_that_comes_fast_but_never_ends_is_408"),
+    ("a body that stops, however fast it came before", "408 after 20 s", f"{WIRE}::test_a_body_that_stops_is_408"),
+    ("half bodies of one account that fill the room of all", "503 with Retry-After for that account, 202 for others", f"{WIRE}::test_half_bodies_of_one_account_leave_room_to_others"),
+    ("requests without a key whose answers nobody reads", "closed after 60 s", f"{WIRE}::test_a_client_that_does_not_read_its_answers_is_closed"),
+    ("answers that are read slowly", "all of them", f"{WIRE}::test_a_client_that_reads_slowly_gets_all_its_answers"),
     ("half a second request", "408", f"{WIRE}::test_a_connection_serves_many_requests_and_half_a_second_one_is_408"),
     ("a stop while clients are silent", "ends after 5 s; what began is answered", f"{WIRE}::test_stopping_waits_for_nobody_who_is_silent"),
-    ("5,000 sockets with nothing, half a head, half a body", "others' p99 below twice; SIGTERM ends within 30 s", f"{SLOW}::test_five_thousand_slow_clients_hold_up_neither_others_nor_the_end"),
+    ("5,000 sockets with nothing, half a head, half a body", "others' p99 below twice; SIGTERM ends within 25 s", f"{SLOW}::test_five_thousand_slow_clients_hold_up_neither_others_nor_the_end"),
 ]  # fmt: skip
 """What is sent, what happens, and the test that does it."""
 
