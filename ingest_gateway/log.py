@@ -116,7 +116,7 @@ class Log:
             bootstrap_servers=self._settings.kafka,
             acks="all",
             enable_idempotence=True,
-            compression_type="lz4",
+            compression_type="zstd",
             linger_ms=0,
             max_batch_size=MESSAGE_BYTES_MAX,
             max_request_size=MESSAGE_BYTES_MAX,

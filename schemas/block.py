@@ -4,6 +4,8 @@ The packer writes blocks, the counter folds them. Positions, order and content a
 block is in the log, so whoever reads it again sees the same.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 import pyarrow as pa
 
@@ -89,14 +91,31 @@ def encoded(texts: list[str]) -> pa.DictionaryArray:
     return pa.array(texts, pa.utf8()).dictionary_encode()
 
 
-def ipc(*batches: pa.RecordBatch, compression: str | None = "lz4") -> bytes:
-    """Arrow batches of one schema as an IPC stream; in one machine it is quicker uncompressed."""
-    sink = pa.BufferOutputStream()
+def ipc(batch: pa.RecordBatch, compression: str | None = "lz4") -> bytes:
+    """One Arrow batch as an IPC stream; within one machine it is quicker uncompressed."""
     options = pa.ipc.IpcWriteOptions(compression=compression)
-    with pa.ipc.new_stream(sink, batches[0].schema, options=options) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-    return bytes(sink.getvalue())
+    if compression is not None:
+        sink = pa.BufferOutputStream()
+        _write(batch, sink, options)
+        return bytes(sink.getvalue())
+    measured = pa.MockOutputStream()  # or the buffer grows, and is copied each time
+    _write(batch, measured, options)
+    buffer = pa.allocate_buffer(measured.size())
+    _write(batch, pa.FixedSizeBufferWriter(buffer), options)
+    return bytes(buffer)
+
+
+def _write(batch: pa.RecordBatch, sink: pa.NativeFile, options: pa.ipc.IpcWriteOptions) -> None:
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+
+
+def joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Batches of one schema as one, with one dictionary for each column."""
+    if len(batches) == 1:
+        return batches[0]
+    [whole] = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()
+    return whole
 
 
 def encode(block: Block) -> bytes:

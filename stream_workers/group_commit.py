@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from clickhouse.client import Inserts
-from schemas.block import ipc
+from schemas.block import ipc, joined
 
 ENOUGH_ROWS = 24_000
 """So many rows wait for no others: the engine can store them while those are made."""
@@ -73,8 +73,8 @@ class GroupCommit:
     async def _send(self, waiting: Sequence[tuple[Piece, "asyncio.Future[None]"]]) -> None:
         pieces = [piece for piece, _ in waiting]
         name = "-".join(["tallylog", *(piece.mark for piece in pieces)])
-        stream = ipc(*(piece.rows for piece in pieces), compression=None)
         try:
+            stream = ipc(joined([piece.rows for piece in pieces]), compression=None)
             await self._inserts.insert("events", stream, token=name, query_id=name)
         except BaseException as error:
             for _, inserted in waiting:
