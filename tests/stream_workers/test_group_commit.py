@@ -11,7 +11,7 @@ from stream_workers.group_commit import ENOUGH_ROWS, GroupCommit, Piece
 
 
 class Recorded:
-    """Notes the rows and the query id of each INSERT; each waits for `go`, and fails with `error`."""
+    """Notes rows and query id of each INSERT, which waits for `go` and fails with `error`."""
 
     def __init__(self) -> None:
         self.inserts: list[tuple[list[str], str]] = []
