@@ -169,10 +169,9 @@ class Faults:
 
     def _rebalance(self, fault: Fault) -> Blow:
         with self._parts.guest(fault.part) as guest:
-            if not guest.joins(JOINS_S):
-                return MISSED
-            time.sleep(fault.lasts_s)
-            return Blow(guest.lives)
+            if guest.joins(JOINS_S):
+                time.sleep(fault.lasts_s)
+            return Blow(bool(guest.taken))  # it may have ended: then there were two
 
     def _zombie(self, fault: Fault) -> Blow:
         """Stop a counter until a guest has at least one of its partitions, by the store's word."""

@@ -92,11 +92,11 @@ def test_a_guest_that_joins_nobody_hits_nobody(tmp_path: Path, fault: Fault) -> 
     assert strike(Stage(tmp_path, "INFO ready\n", {2}), fault, tmp_path) == MISSED
 
 
-@pytest.mark.parametrize("kind", ["zombie", "rebalance"])
-def test_a_guest_that_ends_hits_nobody(tmp_path: Path, kind: str) -> None:
-    stage = Stage(tmp_path, TAKES.format(0), {2})
-    stage.guest_lives_s = 0.3
-    assert not strike(stage, Fault(kind, "counter", 0.1, 0.5), tmp_path).hit
+def test_a_guest_that_ends_makes_a_rebalance_and_no_zombie(tmp_path: Path) -> None:
+    for kind, hit in (("rebalance", True), ("zombie", False)):
+        stage = Stage(tmp_path, TAKES.format(0), {2})
+        stage.guest_lives_s = 0.3
+        assert strike(stage, Fault(kind, "counter", 0.1, 0.5), tmp_path).hit == hit
 
 
 def test_who_has_ended_by_itself_was_not_killed(tmp_path: Path) -> None:

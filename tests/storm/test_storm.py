@@ -10,10 +10,13 @@ from tests.storm.parts import PARTS
 from tests.storm.storm import Options, storm
 
 KINDS = ("kill", "stop", "restart", "failpoint", "rebalance", "forget")
-FAULTS = 18
-SEED = 964
-"""Its first faults kill 23 times, and every part; 20 without failpoints."""
+FAULTS = 16
+SEED = 741246
+"""Its first faults kill 22 times, and every part. One stops the engine for longer than an insert
+has time; a counter's claims are gone as the sweep begins."""
 KILLS = 20
+SECONDS_MAX = 300
+"""On two cores that one other test is busy on as well it takes less than 240."""
 
 
 @pytest.mark.e2e
@@ -28,5 +31,7 @@ def test_a_short_storm_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None
     assert all(found["kills"][part] for part in PARTS), found["kills"]
     assert found["verdicts"]["counted"] > 1000
     assert found["usage_compared"] > 100
-    hit = [each for each in outcome.struck if each.hit]
-    assert {each.fault.kind for each in hit} == set(KINDS)
+    assert found["resent"] > 0
+    assert found["inserts_given_up"] > 0
+    assert set(outcome.hits) == set(KINDS)
+    assert outcome.seconds < SECONDS_MAX
