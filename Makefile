@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 ARGS   ?=
 
-.PHONY: run test setup lock lint format bench storm clean
+.PHONY: run test setup lock lint format bench bench-check storm clean
 
 run: setup            ## start everything, play the demo, stay up (ARGS=--exit ends after the table)
 	$(BIN)/tallylog demo $(ARGS)
@@ -31,8 +31,11 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup          ## events/s of the hot path, next to a plain insert in the same run
+bench: setup          ## what it takes and gives, beside references in the same run (docs/PERFORMANCE.md)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-check: setup    ## the same, held against the recorded ratios: by hand, before a release
+	$(BIN)/python -m benchmarks --check $(ARGS)
 
 storm: setup          ## kills and faults under load, then every count compared (docs/RELIABILITY.md)
 	$(BIN)/python -m tests.storm $(ARGS)

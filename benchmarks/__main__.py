@@ -20,6 +20,7 @@ from benchmarks.figures import Figure, machine, read_json, table, worse, write_j
 from benchmarks.stack import stack
 from benchmarks.trickle import trickle
 from cli.up import Ready
+from clickhouse.client import connect
 
 RECORDED = Path(__file__).parent / "recorded.json"
 WIDTH = 130
@@ -115,7 +116,7 @@ def _count(ready: Ready, scale: Scale, section: str) -> list[Figure]:
         *(of(f"memory, {part}, MiB", mib) for part, mib in http.resident_mib.items()),
         *(
             of(f"stored of an event, {name}, bytes", size)
-            for name, size in storage.bytes_per_event(ready).items()
+            for name, size in storage.bytes_per_event(connect(ready.clickhouse_url)).items()
         ),
     ]
 

@@ -15,7 +15,7 @@ from benchmarks.load import READY, TICK_S, Body, Running, Sent, working
 
 UNDER_WAY = 32
 """Records that are not acknowledged yet, at most."""
-BATCH_RECORDS = 2000
+BATCH_BYTES = 1 << 20
 
 
 def producing(
@@ -80,23 +80,28 @@ def _produce(
 
 
 async def fill(kafka: str, topic: str, bodies: Sequence[Body], records: int) -> int:
-    """Write so many records as fast as one can; how many events they hold."""
+    """Write so many records as fast as one can, in batches; how many events they hold."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=kafka, acks="all", compression_type="lz4", max_batch_size=1 << 20
+        bootstrap_servers=kafka,
+        acks="all",
+        compression_type="lz4",
+        max_batch_size=BATCH_BYTES,
+        max_request_size=2 * BATCH_BYTES,
     )
     await producer.start()
-    partitions = sorted(await producer.partitions_for(topic))
-    makers = cycle([body.maker() for body in bodies])
-    events = 0
-    for first in range(0, records, BATCH_RECORDS):
-        batch = producer.create_batch()
-        for _ in range(min(BATCH_RECORDS, records - first)):
+    try:
+        partitions = cycle(sorted(await producer.partitions_for(topic)))
+        makers = cycle([body.maker() for body in bodies])
+        batch, events = producer.create_batch(), 0
+        for _ in range(records):
             maker = next(makers)
-            if batch.append(key=None, value=maker.make(), timestamp=None) is None:
-                raise RuntimeError("the batch is full")
+            value = maker.make()
+            if batch.append(key=None, value=value, timestamp=None) is None:
+                await producer.send_batch(batch, topic, partition=next(partitions))
+                batch = producer.create_batch()
+                batch.append(key=None, value=value, timestamp=None)
             events += maker.events
-        await producer.send_batch(
-            batch, topic, partition=partitions[first // BATCH_RECORDS % len(partitions)]
-        )
-    await producer.stop()
+        await producer.send_batch(batch, topic, partition=next(partitions))
+    finally:
+        await producer.stop()
     return events
