@@ -1,7 +1,10 @@
 """docs/RELIABILITY.md is what its figures render to."""
 
-from tests.storm import page
+from tests.storm import page, report
 from tests.storm.figures import Figure
+from tests.storm.plan import KINDS, Fault
+from tests.storm.probe import Recovery
+from tests.storm.storm import Options, Outcome, Struck
 
 
 def test_the_page_is_made_of_the_figures() -> None:
@@ -35,3 +38,17 @@ def test_a_storm_of_the_same_seed_and_kinds_is_replaced() -> None:
     results = page.with_storm({"storms": [], "figures": {}}, first)
     assert page.with_storm(results, again)["storms"] == [again]
     assert page.with_storm(results, other)["storms"] == [other, first]
+
+
+def test_what_was_left_out_of_any_storm_is_shown() -> None:
+    older, newest = (
+        Outcome(Options(seed, 1, 0, KINDS, 3.0), landed=2, given_up=5) for seed in (1, 2)
+    )
+    older.left_out["full"] = "mount: only root can do that"
+    for each in (older, newest):
+        each.struck.append(Struck(Fault("kill", "kafka", 0.1), True, Recovery(1, 2), ("kafka",)))
+    results = page.with_storm({"storms": [], "figures": {}}, report.document(older))
+    shown = page.render(page.with_storm(results, report.document(newest)))
+    assert "Left out with seed 1: full, for mount: only root can do that." in shown
+    assert "Left out with seed 2" not in shown
+    assert "5; 2 of these blocks were in all the same" in shown
