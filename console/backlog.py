@@ -75,17 +75,23 @@ async def _read(
         auto_offset_reset="earliest",
     )
     events = weight = 0
+
+    def tally(batches: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
+        """Count, and hold nothing of it while others read."""
+        nonlocal events, weight
+        for tp, records in batches.items():
+            for record in records:
+                weight += len(record.value or b"")
+                if tp in waiting and record.offset < waiting[tp][1]:
+                    events += count(record)
+
     deadline = time.monotonic() + READ_S
     async with asyncio.timeout(2 * READ_S + 5), consumer:
         consumer.assign(list(waiting))
         for tp, (start, _) in waiting.items():
             consumer.seek(tp, start)
         while waiting and weight < BYTES_MAX and time.monotonic() < deadline:
-            for tp, records in (await consumer.getmany(timeout_ms=POLL_MS)).items():
-                for record in records:
-                    weight += len(record.value or b"")
-                    if tp in waiting and record.offset < waiting[tp][1]:
-                        events += count(record)
+            tally(await consumer.getmany(timeout_ms=POLL_MS))
             for tp in [tp for tp in waiting if await consumer.position(tp) >= waiting[tp][1]]:
                 del waiting[tp]
     return Backlog(events, not waiting)

@@ -227,14 +227,19 @@ class _Run(ConsumerRebalanceListener):
             self._release()
             rows = len(self._pool)
             wait_ms = self._pace.wait_ms(rows) if rows else POLL_MS
-            batches = await self._consumer.getmany(timeout_ms=wait_ms)
-            for tp, records in batches.items():
-                await self._gather(tp, records)
+            came = await self._take_in(wait_ms)
             full = self._pool.weight >= self._packer._settings.batch_bytes
-            if self._reached and (full or self._pace.may_go(len(self._pool), bool(batches))):
+            if self._reached and (full or self._pace.may_go(len(self._pool), came)):
                 await self._flush()
         await self._flush()
         await self._settle()
+
+    async def _take_in(self, wait_ms: int) -> bool:
+        """Gather what comes within so long; whether anything did. Nothing of it is kept beside."""
+        batches = await self._consumer.getmany(timeout_ms=wait_ms)
+        for tp, records in batches.items():
+            await self._gather(tp, records)
+        return bool(batches)
 
     async def _gather(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:
         source = self._logs.get(tp)
