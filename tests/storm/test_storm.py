@@ -1,5 +1,6 @@
 """A short storm: every part dies and stops, at random and between effects, and all is counted."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ SEED = 741246
 """Its first faults kill 22 times, and every part. One stops the engine for longer than an insert
 has time; a counter's claims are gone as the sweep begins."""
 KILLS = 20
-SECONDS_MAX = 300
-"""On two cores that one other test is busy on as well it takes less than 240."""
+SECONDS_MAX = 240
+LOAD = 3.0
+"""Processes that want a core, for each: so many this test and one beside it make. It may take longer
+by as much as there are more."""
 
 
 @pytest.mark.e2e
@@ -34,4 +37,5 @@ def test_a_short_storm_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None
     assert found["resent"] > 0
     assert found["inserts_given_up"] > 0
     assert set(outcome.hits) == set(KINDS)
-    assert outcome.seconds < SECONDS_MAX
+    load = os.getloadavg()[1] / (os.cpu_count() or 1)
+    assert outcome.seconds < SECONDS_MAX * max(1.0, load / LOAD)
