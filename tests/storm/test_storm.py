@@ -18,8 +18,8 @@ has time; a counter's claims are gone as the sweep begins."""
 KILLS = 20
 SECONDS_MAX = 240
 LOAD = 3.0
-"""Processes that want a core, for each: so many this test and one beside it make. It may take longer
-by as much as there are more."""
+"""Processes that want a core, for each core: this test's, and those of one beside it. It may take
+longer by as much as there are more."""
 
 
 @pytest.mark.e2e
