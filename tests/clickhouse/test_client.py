@@ -70,7 +70,7 @@ async def test_an_unanswered_insert_has_no_code() -> None:
 async def test_an_insert_is_given_up_after_its_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         inserts = Inserts(f"http://127.0.0.1:{silent.getsockname()[1]}/x", timeout_s=0.1)
-        with pytest.raises(InsertFailed, match="no answer.*ReadTimeout"):
+        with pytest.raises(InsertFailed, match=r"no answer.*ReadTimeout"):
             await inserts.insert("t", b"", token="e")
         await inserts.close()
 
