@@ -140,18 +140,18 @@ def _missing(client: Client, migrations: Sequence[Migration]) -> list[Migration]
 
 
 def _repeatable(client: Client, statement: str) -> None:
-    """Run a statement. A CREATE of what exists is done already; one of a table that another process
-    has exchanged under it begins anew.
+    """Run a statement; again when another process exchanges its table meanwhile.
+
+    A CREATE of what exists is done already.
     """
-    is_create = statement.lstrip().startswith("CREATE")
     for attempt in range(ATTEMPTS):
         try:
             client.command(statement)
             return
         except DatabaseError as error:
-            if is_create and error.code == TABLE_ALREADY_EXISTS:
+            if error.code == TABLE_ALREADY_EXISTS and statement.lstrip().startswith("CREATE"):
                 return
-            if not is_create or error.code != TABLE_IS_DROPPED or attempt == ATTEMPTS - 1:
+            if error.code != TABLE_IS_DROPPED or attempt == ATTEMPTS - 1:
                 raise
 
 
