@@ -41,7 +41,7 @@ def _produce(
             bootstrap_servers=kafka,
             acks="all",
             enable_idempotence=True,
-            compression_type="lz4",
+            compression_type="zstd",
             max_batch_size=1 << 20,
             max_request_size=16 << 20,
         )
@@ -84,7 +84,7 @@ async def fill(kafka: str, topic: str, bodies: Sequence[Body], records: int) -> 
     producer = AIOKafkaProducer(
         bootstrap_servers=kafka,
         acks="all",
-        compression_type="lz4",
+        compression_type="zstd",
         max_batch_size=BATCH_BYTES,
         max_request_size=2 * BATCH_BYTES,
     )
