@@ -24,7 +24,9 @@ def test_sections_are_measured_and_written(tmp_path: Path) -> None:
     nothing = [name for name, median in rates.items() if median <= 0 and "half" not in name]
     assert not nothing  # a half of so few seconds may end before the first block is stored
     assert len({figure.name for figure in found}) == len(found)
-    assert all(figure.name.split(",")[0] in done.stdout for figure in found)
+    references = {figure.reference for figure in found}  # stand in the lines of others
+    own = [figure.name for figure in found if figure.name not in references]
+    assert all(name.split(",")[0] in done.stdout for name in own)
 
 
 RATE = Figure("a section", "bulk, events/s", [50, 40, 60], "reference, events/s")
