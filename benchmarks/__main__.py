@@ -181,6 +181,8 @@ def main(
         console.width = WIDTH
     if unknown := set(only) - set(SECTIONS):
         raise typer.BadParameter(f"{sorted(unknown)}: choose of {', '.join(SECTIONS)}")
+    if check and not RECORDED.exists():
+        raise typer.BadParameter("nothing is recorded to check against: run with --record first")
     console.print(f"Tallylog on {machine()}")
     figures: list[Figure] = []
     for name, measure in SECTIONS.items():

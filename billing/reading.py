@@ -22,6 +22,7 @@ from billing.windows import HOUR_MS
 from catalog.matching import GRAINS, HOUR
 from clickhouse.queries import query
 from schemas.catalog import Aggregation, Window
+from schemas.position import slot_of
 
 HOURS_MAX = 1000
 """Divided hours that a query names one by one; with more it looks through the whole range."""
@@ -281,7 +282,7 @@ class _Batch:
             "end": last + HOUR_MS,
             "all_hours": len(hours) > HOURS_MAX,
             "hours": sorted(hour // SECOND_MS for hour in hours) if len(hours) <= HOURS_MAX else [],
-            "slots": [epoch * 65536 + partition for epoch, partition in upto],
+            "slots": [slot_of(epoch, partition) for epoch, partition in upto],
             "below": [offset + 1 for offset in upto.values()],
         }
 

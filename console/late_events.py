@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from schemas import resent
 from schemas.catalog import Feature
-from schemas.position import SLOTS_PER_EPOCH, Log, Point, position
+from schemas.position import Log, Point, position, slot_of
 from schemas.resent import Resent
 from schemas.topics import RESENT
 
@@ -118,7 +118,7 @@ class Worklist:
             lowest=min((mark.offset for mark in known.values()), default=-1)
             if marks.keys() <= known.keys()
             else -1,
-            slots=[slot.epoch * SLOTS_PER_EPOCH + slot.partition for slot in known],
+            slots=[slot_of(slot.epoch, slot.partition) for slot in known],
             afters=[mark.offset for mark in known.values()],
         )
 

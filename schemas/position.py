@@ -7,7 +7,11 @@ import msgspec
 INDEX_BITS = 20
 INDEX_MASK = (1 << INDEX_BITS) - 1
 SLOTS_PER_EPOCH = 1 << 16
-"""A block partition's slot, as `owners` has it, is its epoch * SLOTS_PER_EPOCH + its number."""
+
+
+def slot_of(epoch: int, partition: int) -> int:
+    """A block partition's slot, as `owners` has it; divmod by SLOTS_PER_EPOCH takes it apart."""
+    return epoch * SLOTS_PER_EPOCH + partition
 
 
 class Log(msgspec.Struct, frozen=True, array_like=True, order=True):

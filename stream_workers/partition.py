@@ -36,7 +36,7 @@ from stream_workers.settings import WorkerSettings
 from stream_workers.store import NO_ANSWER, NotOwner, Progress, Store
 
 VIOLATED_CONSTRAINT = 469
-BLOCK_ROWS = Histogram("counter_block_rows", "Rows of an insert", buckets=ROWS)
+BLOCK_ROWS = Histogram("counter_block_rows", "Rows of a block", buckets=ROWS)
 RETRY_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")

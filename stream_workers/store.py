@@ -17,7 +17,7 @@ from clickhouse.queries import query
 from clickhouse.views import states_over
 from schemas.balance import NOTHING, Balance
 from schemas.block import ipc
-from schemas.position import SLOTS_PER_EPOCH
+from schemas.position import slot_of
 from stream_workers.claims import pack_all
 from stream_workers.coverage import Coverage, from_text
 
@@ -104,7 +104,7 @@ class Store:
         `held` is the number that the caller has: it makes its own earlier inserts void, wherever
         they still wait. Raises NotOwner when somebody else has taken the partition since.
         """
-        slot = self._epoch * SLOTS_PER_EPOCH + partition
+        slot = slot_of(self._epoch, partition)
         last = self._owner_of(slot)
         if held is not None and last != held:
             raise NotOwner(f"block partition {partition} has another owner")
@@ -127,7 +127,7 @@ class Store:
 
         Returns the owner number. Waits until no insert is under way. Raises TimeoutError.
         """
-        slot = self._epoch * SLOTS_PER_EPOCH + partition
+        slot = slot_of(self._epoch, partition)
         owner = _until(HOLD_S) | HOLD + secrets.randbelow(RANDOM - HOLD)
         self._set_owner(slot, owner)
         self._settle(partition)
@@ -142,7 +142,7 @@ class Store:
         left = _left_s(held)
         if left >= 0.75 * HOLD_S:
             return held
-        slot = self._epoch * SLOTS_PER_EPOCH + partition
+        slot = slot_of(self._epoch, partition)
         if left <= 0 or self._owner_of(slot) != held:
             raise NotOwner(f"block partition {partition} was held for too long")
         owner = _until(HOLD_S) | held & RANDOM
@@ -151,7 +151,7 @@ class Store:
 
     def release(self, partition: int, held: int) -> None:
         """Let others count a partition again. Raises NotOwner when somebody already could."""
-        slot = self._epoch * SLOTS_PER_EPOCH + partition
+        slot = slot_of(self._epoch, partition)
         if self._owner_of(slot) != held:
             raise NotOwner(f"block partition {partition} has another owner")
         self._set_owner(slot, _until(0))

@@ -9,7 +9,7 @@ from clickhouse_connect.driver import Client
 
 from clickhouse.queries import query
 from schemas.balance import Balance
-from schemas.position import SLOTS_PER_EPOCH, Log, index_of, offset_of
+from schemas.position import SLOTS_PER_EPOCH, Log, index_of, offset_of, slot_of
 from stream_workers.coverage import from_text
 from stream_workers.store import Store
 from verification.states import reached
@@ -39,7 +39,7 @@ class Flaw(NamedTuple):
     @property
     def slot(self) -> int:
         """Which block partition, as `owners` has it."""
-        return self.block_epoch * SLOTS_PER_EPOCH + self.block_partition
+        return slot_of(self.block_epoch, self.block_partition)
 
 
 class Extent(NamedTuple):
@@ -55,7 +55,7 @@ class Extent(NamedTuple):
     @property
     def slot(self) -> int:
         """Which block partition, as `owners` has it."""
-        return self.epoch * SLOTS_PER_EPOCH + self.partition
+        return slot_of(self.epoch, self.partition)
 
 
 def flaws(client: Client) -> list[Flaw]:

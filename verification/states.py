@@ -12,7 +12,7 @@ from clickhouse_connect.driver import Client
 
 from clickhouse.queries import query
 from clickhouse.views import states_over
-from schemas.position import SLOTS_PER_EPOCH
+from schemas.position import SLOTS_PER_EPOCH, slot_of
 
 ROWS_MAX = 10_000
 """So many differences are told at once."""
@@ -117,7 +117,7 @@ def differences(client: Client, scope: Scope) -> list[Difference]:
 def reached(client: Client) -> Cut:
     """Up to where the states are."""
     rows = client.query(query("states_reached")).result_rows
-    return {epoch * SLOTS_PER_EPOCH + partition: offset + 1 for epoch, partition, offset in rows}
+    return {slot_of(epoch, partition): offset + 1 for epoch, partition, offset in rows}
 
 
 def compare(client: Client, scope: Scope, cut: Cut) -> tuple[list[Difference], Cut]:
@@ -138,7 +138,7 @@ def compare(client: Client, scope: Scope, cut: Cut) -> tuple[list[Difference], C
             ]
             found.append(Difference(key, *sides))
         else:
-            seen[epoch * SLOTS_PER_EPOCH + partition] = upto + 1
+            seen[slot_of(epoch, partition)] = upto + 1
     return found[:ROWS_MAX], seen
 
 

@@ -165,30 +165,26 @@ class Judge:
     def _nameless(self, round_: int, findings: Findings) -> None:
         """Rows and usage of a round's events without ids."""
         customer = self._world.customer(round_, "nameless")
-        stored: Rows = defaultdict(dict)
-        for serial, verdict, count in self._tallylog.rows(
+        answers = self._tallylog.rows(
             "SELECT JSONExtractString(properties, 'serial'), verdict, count() FROM metered_events"
             " WHERE account = {account:String} AND external_customer_id = {customer:String}"
             " GROUP BY ALL",
             account=self._tallylog.account,
             customer=customer,
-        ):
-            stored[serial][verdict] = count
-        total = compare(self._journal.rounds[round_].nameless, stored, findings)
+        )
+        total = compare(self._journal.rounds[round_].nameless, _by_verdict(answers), findings)
         end = self._world.began + STORM_MAX  # their time is when they were received
         self._compare(Question(NAMELESS, customer, self._world.start, end), total, findings)
 
     def _rows(self, rounds: Iterable[int]) -> Rows:
-        found: Rows = defaultdict(dict)
-        for event_id, verdict, count in self._tallylog.rows(
+        answers = self._tallylog.rows(
             "SELECT event_id, verdict, count() FROM metered_events"
             " WHERE account = {account:String} AND external_customer_id IN {them:Array(String)}"
             " GROUP BY event_id, verdict",
             account=self._tallylog.account,
             them=self._customers(rounds),
-        ):
-            found[event_id][verdict] = count
-        return found
+        )
+        return _by_verdict(answers)
 
     def _verdicts(self, rounds: dict[int, Round], rows: Rows) -> Findings:
         """Every event of some rounds has the rows and the verdict that it must have."""
@@ -289,3 +285,11 @@ class Judge:
 
 def _after(moment: str | None, paused: datetime) -> bool:
     return moment is not None and datetime.fromisoformat(moment) > paused
+
+
+def _by_verdict(answers: Iterable[Any]) -> Rows:
+    """Rows of (id, verdict, count)."""
+    found: Rows = defaultdict(dict)
+    for key, verdict, count in answers:
+        found[key][verdict] = count
+    return found
