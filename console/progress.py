@@ -30,6 +30,7 @@ AGAIN_S = 2.0
 ANSWER_S = 10.0
 STORE_ANSWER_S = 3.0
 POLL_S = 0.05
+STORE_AWAY = (Rejection, ClickHouseError)
 log = logging.getLogger(__name__)
 
 
@@ -62,8 +63,7 @@ class Progress:
         self.watermarks = Watermarks()
         self.trouble: str | None = "not looked yet"
         """Why the figures are not of this moment; None when they are."""
-        self.store_trouble: str | None = None
-        """Why what is counted isn't known of this moment, though what waits in the log is."""
+        self._counted = _Counted(store, settings.block_epoch)
         self._wanted = asyncio.Event()
         self._looked = asyncio.Event()
         self._blocks = block_topic(settings.block_epoch)
@@ -72,18 +72,21 @@ class Progress:
         self._before: Sample | None = None
         self._voids: dict[str, tuple[Ends, Ends]] = {}
 
+    @property
+    def store_trouble(self) -> str | None:
+        """Why what is counted isn't known of this moment, though what waits in the log is."""
+        return self._counted.trouble
+
     async def run(self) -> None:
         """Look for ever; whatever is away is waited for, and said."""
         while True:
             try:
-                async with _Positions(self._settings, self._store) as positions:
+                async with _Positions(self._settings, self._counted) as positions:
                     while True:
-                        sample = await positions.sample()
-                        self._take_in(await self._without_voids(sample), positions.store_trouble)
-                        if positions.store_trouble is None:
-                            await self._compare()
+                        self._take_in(await self._without_voids(await positions.sample()))
+                        self._compare()
                         await self._until_wanted()
-            except (*KAFKA_AWAY, Rejection, ClickHouseError) as error:
+            except (*KAFKA_AWAY, *STORE_AWAY) as error:
                 if self.trouble is None:
                     log.warning("the pipeline's progress is unknown: %r", error)
                 self.trouble = f"{type(error).__name__}: {error}"
@@ -119,18 +122,22 @@ class Progress:
                 packed[topic] = ends
         return sample._replace(packed=packed)
 
-    async def _compare(self) -> None:
-        """Now and then, look whether all that was read was counted, and is stored."""
-        comparing = self._comparing
-        if comparing is None:
-            if self.sample is None or (due := self.conservation.due(self.sample)) is None:
-                return
-            comparing = asyncio.ensure_future(asyncio.to_thread(self.conservation.compare, due))
-            self._comparing = comparing
-        done, _ = await asyncio.wait([comparing], timeout=STORE_ANSWER_S)
-        if done:
-            self._comparing = None
-            comparing.result()
+    def _compare(self) -> None:
+        """Now and then, look whether all that was read was counted, and is stored.
+
+        Nothing waits for it: a store that dies meanwhile must not hold up what the log says.
+        """
+        if self._comparing is not None and self._comparing.done():
+            error, self._comparing = self._comparing.exception(), None
+            if isinstance(error, STORE_AWAY):
+                log.warning("what is stored could not be compared: %r", error)
+            elif error is not None:
+                raise error
+        if self._comparing is None and self.store_trouble is None and self.sample is not None:
+            due = self.conservation.due(self.sample)
+            if due is not None:
+                compared = asyncio.to_thread(self.conservation.compare, due)
+                self._comparing = asyncio.ensure_future(compared)
 
     async def _until_wanted(self) -> None:
         """Wait for the next look: a second, or less when somebody waits for a figure."""
@@ -171,14 +178,11 @@ class Progress:
         """All that was received of an account before this (ms) is counted; None: unknown."""
         return _least([self.watermarks.counted(topic) for topic in self.sources(account)])
 
-    def _take_in(self, sample: Sample, store_trouble: str | None) -> None:
-        if store_trouble is not None and self.store_trouble is None:
-            log.warning("what is counted is unknown: %s", store_trouble)
+    def _take_in(self, sample: Sample) -> None:
         self.watermarks.take_in(sample)
-        self.sample = sample
-        self.trouble, self.store_trouble = None, store_trouble
+        self.sample, self.trouble = sample, None
         self._looked.set()
-        KNOWN.set(1 if store_trouble is None else 0)
+        KNOWN.set(1 if self.store_trouble is None else 0)
         for topic in sample.sources:
             LAG_OFFSETS.labels("packing", topic).set(sample.records_waiting(topic))
             stages = {"packing": self.watermarks.packed(topic)}
@@ -195,20 +199,13 @@ def _least(marks: list[Mark | None]) -> int | None:
 
 
 class _Positions:
-    """Reads positions of the source topics, the packer's group, the blocks and the store.
+    """Reads positions of the source topics, the packer's group, the blocks and the store."""
 
-    While the store is away what it said last stands: what it has counted since is not much, and
-    what waits in the log grows. `store_trouble` says so.
-    """
-
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, counted: "_Counted") -> None:
         self._settings = settings
-        self._store = store
+        self._counted = counted
         self._topics: dict[str, list[int]] = {}
         self._blocks = block_topic(settings.block_epoch)
-        self._counted: Ends | None = None
-        self._asking: asyncio.Future[Ends] | None = None
-        self.store_trouble: str | None = None
 
     async def __aenter__(self) -> Self:
         servers = self._settings.kafka
@@ -246,7 +243,7 @@ class _Positions:
             packed.setdefault(tp.topic, {})[tp.partition] = place.offset
             if (bookmark := Bookmark.from_text(place.metadata)) is not None:
                 bookmarks[Log(tp.topic, bookmark.epoch, tp.partition)] = bookmark
-        counted = await self._counted_now()
+        counted = await self._counted.now()
         return Sample(at, ends, packed, blocks.get(self._blocks, {}), counted, bookmarks)
 
     async def _list_topics(self) -> None:
@@ -266,28 +263,46 @@ class _Positions:
             found.setdefault(tp.topic, {})[tp.partition] = end
         return found
 
-    async def _counted_now(self) -> Ends:
-        """What the store has counted. Raises Rejection when it never said, and is away.
 
-        One question at a time: of a store that hangs nothing more is asked.
+class _Counted:
+    """What the store has counted.
+
+    While it is away what it said last stands: what it has counted since is not much, and what
+    waits in the log grows. `trouble` says so.
+    """
+
+    def __init__(self, store: Store, epoch: int) -> None:
+        self._store = store
+        self._epoch = epoch
+        self._last: Ends | None = None
+        self._asking: asyncio.Future[Ends] | None = None
+        self.trouble: str | None = None
+
+    async def now(self) -> Ends:
+        """By partition, the block that comes next. Raises what STORE_AWAY names before the first.
+
+        One question at a time: of a store that hangs nothing more is asked, and it is waited for
+        only once.
         """
         if self._asking is None:
-            self._asking = asyncio.ensure_future(asyncio.to_thread(self._ask_store))
+            self._asking = asyncio.ensure_future(asyncio.to_thread(self._ask))
         asking = self._asking
         try:
-            done, _ = await asyncio.wait([asking], timeout=STORE_ANSWER_S)
+            wait_s = 0 if self.trouble and self._last is not None else STORE_ANSWER_S
+            done, _ = await asyncio.wait([asking], timeout=wait_s)
             if not done:
                 raise ServiceUnavailable("The store does not answer")
             self._asking = None
-            self._counted, self.store_trouble = asking.result(), None
-        except (Rejection, ClickHouseError) as error:
-            if self._counted is None:
+            self._last, self.trouble = asking.result(), None
+        except STORE_AWAY as error:
+            if self.trouble is None:
+                log.warning("what is counted is unknown: %s", error)
+            self.trouble = str(error)
+            if self._last is None:
                 raise
-            self.store_trouble = str(error)
-        return self._counted
+        return self._last
 
-    def _ask_store(self) -> Ends:
+    def _ask(self) -> Ends:
         with self._store.reading() as client:
-            parameters = {"epoch": self._settings.block_epoch}
-            rows = client.query(query("blocks_counted"), parameters).result_rows
+            rows = client.query(query("blocks_counted"), {"epoch": self._epoch}).result_rows
         return {int(partition): int(offset) + 1 for partition, offset in rows}

