@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import count as counting_from
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,8 @@ from billing.usage import Usage
 from billing.windows import to_ms
 from clickhouse.client import connect
 from clickhouse.migrator import migrate
+from clickhouse.queries import query
+from console.event_pages import LIMITS
 from local_stack.children import Children
 from local_stack.clickhouse import clickhouse_child, clickhouse_url
 from local_stack.ports import free_port
@@ -135,6 +138,12 @@ def fill(client: Client, first: int, count: int, events: int) -> None:
     client.command(FILL, parameters=parameters)
 
 
+def look_up(client: Client, number: int) -> None:
+    """Look for an event by its id, as the debugger does."""
+    asked = {"account": "bench", "event_id": f"evt_{number}", "customer": ""}
+    client.query(query("event_rows"), asked, settings=LIMITS)
+
+
 def timed(name: str, client: Client, runs: int, read: Callable[[Any], object]) -> Read:
     """Run a read some times; the first, which warms up, counts rows instead."""
     counting = Counting(client)
@@ -183,6 +192,10 @@ def measure_all(url: str, events: int, runs: int, a_second: float) -> list[Read]
             usage = Usage(feature(1), "c7", group_by=group_by)
             read = lambda asked, usage=usage: usage.groups(asked, [(START, END)])  # noqa: E731
             figures.append(timed(f"SUM, a month by {name}", client, max(1, runs // 5), read))
+        for name, first in (("stored", 0), ("that never came", 2 * events)):
+            numbers = counting_from(first, max(1, events // (runs + 1)))
+            seek = lambda asked, numbers=numbers: look_up(asked, next(numbers))  # noqa: E731
+            figures.append(timed(f"an event by its id, {name}", client, runs, seek))
     client.close()
     return figures
 
