@@ -128,10 +128,10 @@ class Follower:
         CatalogUnavailable when nobody can tell whether there is such a key.
         """
         found = None
-        if key is not None and keys.well_formed(key):
+        if key is not None and key.isascii():
             key_hash = keys.hash_of(key)
             found = self.snapshot.key(key_hash)
-            if found is None:
+            if found is None and keys.well_formed(key):
                 await self._look_for_new_keys()
                 found = self.snapshot.key(key_hash)
         if found is None or not found.valid_at(now or datetime.now(UTC)):

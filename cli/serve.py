@@ -18,6 +18,7 @@ import ingest_gateway.health
 import ingest_gateway.settings
 from ingest_gateway.connection import OPTIONS
 from ingest_gateway.errors import EXCEPTION_HANDLERS
+from ingest_gateway.shortcut import Shortcut
 from sockets.connection import allow_many_connections
 
 
@@ -51,13 +52,18 @@ def create_app() -> Starlette:
     return app
 
 
+def from_environment() -> Shortcut:
+    """The application of a process that serves."""
+    return Shortcut(create_app())
+
+
 def run(port: int, workers: int, log_level: str) -> None:
     """Serve until told to stop; with several workers /metrics adds them up."""
     with tempfile.TemporaryDirectory(prefix="tallylog-metrics-") as folder:
         if workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         uvicorn.run(
-            "cli.serve:create_app",
+            "cli.serve:from_environment",
             factory=True,
             port=port,
             workers=workers,

@@ -28,6 +28,7 @@ from ingest_gateway.errors import EXCEPTION_HANDLERS
 from ingest_gateway.events import Endpoint, Gateway
 from ingest_gateway.log import Log
 from ingest_gateway.settings import Settings
+from ingest_gateway.shortcut import Shortcut
 from sockets.connection import allow_many_connections
 
 log = logging.getLogger(__name__)
@@ -114,9 +115,9 @@ def create_app(settings: Settings) -> Starlette:
     return app
 
 
-def from_environment() -> Starlette:
+def from_environment() -> Shortcut:
     """The application of a worker process, which reads its settings anew."""
-    return create_app(Settings())
+    return Shortcut(create_app(Settings()))
 
 
 def run(settings: Settings, port: int, workers: int = 1, host: str = "127.0.0.1") -> None:
@@ -130,7 +131,7 @@ def run(settings: Settings, port: int, workers: int = 1, host: str = "127.0.0.1"
     }
     allow_many_connections()
     if workers == 1:
-        uvicorn.run(create_app(settings), **config)
+        uvicorn.run(Shortcut(create_app(settings)), **config)
         return
     with tempfile.TemporaryDirectory(prefix="tallylog-gateway-metrics-") as folder:
         os.environ.update(settings.as_environment(), PROMETHEUS_MULTIPROC_DIR=folder)

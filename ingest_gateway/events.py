@@ -8,7 +8,6 @@ from functools import lru_cache
 
 import msgspec
 from starlette.types import Receive, Scope, Send
-from ulid import ULID
 
 from catalog.follower import Follower
 from ingest_gateway import metrics
@@ -97,7 +96,7 @@ class Endpoint:
         try:
             body = await read_body(receive, headers, hold)
             now_ms = time.time_ns() // 1_000_000
-            edge = Edge(key.account, now_ms, str(ULID()), key.strict or preferred)
+            edge = Edge(key.account, now_ms, key.strict or preferred)
             taken = await self._taken(gateway, body, edge)
             await gateway.log.append(taken.value, taken.headers, now_ms)
         finally:

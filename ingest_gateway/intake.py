@@ -5,11 +5,12 @@ the gateway adds (account, moment, ids) goes into headers. Only where an event n
 by `customer_id` alone is the external id written into it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 from msgspec import Raw
+from ulid import ULID
 
 import schemas.arrow  # noqa: F401
 from ingest_gateway.errors import NotInCatalog
@@ -51,14 +52,14 @@ class Edge(msgspec.Struct, frozen=True):
 
     account   Whose key it came with.
     now_ms    The moment of receipt.
-    first_id  A new ULID: event number i without an id gets this plus i.
     strict    Whether names and customers have to be in the catalog.
+    new_id    Makes a ULID: event number i without an id gets this plus i.
     """
 
     account: str
     now_ms: int
-    first_id: str
     strict: bool
+    new_id: Callable[[], str] = lambda: str(ULID())
 
 
 def take(body: bytes, *, bulk: bool, edge: Edge, names: Names) -> Taken:
@@ -96,10 +97,12 @@ def take(body: bytes, *, bulk: bool, edge: Edge, names: Names) -> Taken:
         (topics.HEADER_ACCOUNT, edge.account.encode()),
         (topics.HEADER_RECEIVED_AT, b"%d" % edge.now_ms),
     ]
+    event_id = known[0].event_id
     if unnamed:
-        headers.append((topics.HEADER_FIRST_ID, edge.first_id.encode()))
-    event_id = known[0].event_id or event_id_at(edge.first_id, 0)
-    return Taken(body, headers, len(known), event_id)
+        first_id = edge.new_id()
+        headers.append((topics.HEADER_FIRST_ID, first_id.encode()))
+        event_id = event_id or event_id_at(first_id, 0)
+    return Taken(body, headers, len(known), str(event_id))
 
 
 def _too_many() -> InvalidRequest:

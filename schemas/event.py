@@ -186,7 +186,9 @@ def read(body: bytes, *, now_ms: int | None, single: bool = False, bulk: bool = 
     if len(body) > EVENT_BYTES_MAX and _holds_a_large_event(body, single):
         return _read_slowly(body, now_ms, single, bulk)
     columns = _columns(body, [len(events)], events, around=0)
-    if columns is None or (now_ms is not None and (columns.times > now_ms + FUTURE_MS_MAX).any()):
+    if columns is None:
+        return _read_slowly(body, now_ms, single, bulk)
+    if now_ms is not None and columns.times.max(initial=ABSENT) > now_ms + FUTURE_MS_MAX:
         return _read_slowly(body, now_ms, single, bulk)
     return Reading(list(events), columns.times, [])
 
@@ -278,8 +280,9 @@ def _times(texts: list[str | None]) -> npt.NDArray[np.int64] | None:
         given = [ABSENT if text is None else parse_timestamp(text) for text in texts]
     except ValueError:
         return None
-    times = np.array(given, dtype=np.int64)
-    return None if (times < 0).sum() != texts.count(None) else times
+    if sum(time < 0 for time in given) != texts.count(None):
+        return None
+    return np.array(given, dtype=np.int64)
 
 
 _MOMENT = pa.timestamp("ms", "UTC")

@@ -23,6 +23,7 @@ from ingest_gateway.errors import EXCEPTION_HANDLERS, LogUnavailable
 from ingest_gateway.events import Gateway
 from ingest_gateway.log import Headers, Position
 from ingest_gateway.settings import Settings
+from ingest_gateway.shortcut import Shortcut
 from schemas.customers import NewCustomer
 from schemas.features import NewFeature
 from schemas.keys import NewApiKey
@@ -145,7 +146,9 @@ def gateway(settings: Settings, api_key: str, log: FakeLog) -> Gateway:
 @pytest.fixture
 async def client(gateway: Gateway, api_key: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client with a key that may do everything."""
-    app = Starlette(routes=[*routes(), *health.routes()], exception_handlers=EXCEPTION_HANDLERS)
+    app = Shortcut(
+        Starlette(routes=[*routes(), *health.routes()], exception_handlers=EXCEPTION_HANDLERS)
+    )
 
     async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
         scope["state"] = {"gateway": gateway}

@@ -43,7 +43,7 @@ def make_event(**fields: Any) -> dict[str, Any]:
 
 
 def edge(strict: bool = False) -> Edge:
-    return Edge(account="acme", now_ms=NOW, first_id=FIRST_ID, strict=strict)
+    return Edge("acme", NOW, strict, new_id=lambda: FIRST_ID)
 
 
 def taken(body: Any, *, bulk: bool = False, strict: bool = False) -> Taken:
