@@ -19,7 +19,7 @@ import ingest_gateway.settings
 from ingest_gateway.connection import OPTIONS
 from ingest_gateway.errors import EXCEPTION_HANDLERS
 from ingest_gateway.shortcut import Shortcut
-from sockets.connection import allow_many_connections
+from schemas.open_files import allow_many_files
 
 
 @asynccontextmanager
@@ -78,7 +78,7 @@ def run_console(port: int, log_level: str) -> None:
 
 
 def _options(log_level: str) -> dict[str, Any]:
-    allow_many_connections()
+    allow_many_files()
     return {
         **OPTIONS,
         "host": "127.0.0.1",

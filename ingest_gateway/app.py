@@ -29,7 +29,7 @@ from ingest_gateway.events import Endpoint, Gateway
 from ingest_gateway.log import Log
 from ingest_gateway.settings import Settings
 from ingest_gateway.shortcut import Shortcut
-from sockets.connection import allow_many_connections
+from schemas.open_files import allow_many_files
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def run(settings: Settings, port: int, workers: int = 1, host: str = "127.0.0.1"
         "log_level": settings.log_level,
         "timeout_graceful_shutdown": settings.gateway_shutdown_s,
     }
-    allow_many_connections()
+    allow_many_files()
     if workers == 1:
         uvicorn.run(Shortcut(create_app(settings)), **config)
         return

@@ -17,7 +17,7 @@ from local_stack.connection import OPTIONS
 from local_stack.errors import PortTaken
 from local_stack.ports import HOST, require_free
 from local_stack.settings import StackSettings
-from sockets.connection import allow_many_connections
+from schemas.open_files import allow_many_files
 
 DRAIN_S = 5  # how long running queries may take to end after SIGTERM
 
@@ -68,7 +68,7 @@ def _serve(settings: StackSettings, listener: socket.socket) -> None:
     from local_stack.engine import Engine  # loads the engine's library: only where it is wanted
     from local_stack.http_interface import HttpInterface
 
-    allow_many_connections()
+    allow_many_files()
     engine = Engine(settings.data_dir.absolute() / "clickhouse", settings.clickhouse_mb)
     app = HttpInterface(engine, settings.clickhouse_user, settings.clickhouse_password)
     config = uvicorn.Config(

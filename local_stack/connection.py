@@ -8,7 +8,8 @@ from typing import Any
 
 import sockets.connection
 from schemas.errors import Answer, Rejection
-from sockets.connection import Limits, files_max
+from schemas.open_files import files_max
+from sockets.connection import Limits
 
 
 class Connection(sockets.connection.Connection):

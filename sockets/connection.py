@@ -12,9 +12,7 @@ What is wrong before there is a request is answered by `refusal`, and the connec
 
 import asyncio
 import math
-import resource
 import socket
-import sys
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
@@ -343,18 +341,6 @@ def _response(refusal: Answer) -> bytes:
 
 def _not_http(why: object) -> InvalidRequest:
     return InvalidRequest.at("", "invalid_http", f"The request is not valid HTTP: {why}")
-
-
-def files_max() -> int:
-    """How many files the system lets this process have open; each connection is one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
-
-
-def allow_many_connections() -> None:
-    """Let this process have as many files open as the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 OPTIONS: dict[str, Any] = {

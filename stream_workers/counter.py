@@ -23,6 +23,7 @@ from catalog.follower import Follower
 from clickhouse.client import Inserts, connect
 from schemas.failpoint import failpoint
 from schemas.limits import MESSAGE_BYTES_MAX
+from schemas.open_files import allow_many_files
 from schemas.topics import block_topic, counter_group
 from stream_workers.group_commit import GroupCommit
 from stream_workers.monitor import serve_monitor
@@ -293,6 +294,7 @@ class _Worker(faust.Worker):
 
 def run(settings: WorkerSettings) -> None:
     """Count until told to stop."""
+    allow_many_files()
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each insert
     asyncio.run(ensure_topics(settings))
     follower = Follower(Catalog(settings.catalog))

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from local_stack.ports import HOST, free_ports
-from sockets.connection import files_max
+from schemas.open_files import files_max
 from tests.e2e.running import Tallylog, client, until
 
 SOCKETS = 5000
