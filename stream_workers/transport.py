@@ -43,6 +43,12 @@ class StoreConsumer(Consumer):
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109
         return await super()._getmany(active_partitions, min(timeout, IDLE_S))
 
+    async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109
+        # What comes while the flow is stopped is dropped: whoever stopped it seeks before it goes
+        # on. Faust would seek at once, and take over what another worker has been given by now.
+        fetched = await super()._wait_next_records(timeout)
+        return fetched if self.flow_active else (None, None)
+
     async def sleep(self, n: Any, **options: Any) -> None:
         await super().sleep(IDLE_S if n == 1 else n, **options)
 

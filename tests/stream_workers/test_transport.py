@@ -11,9 +11,11 @@ from typing import Any
 
 import aiokafka
 import faust
+import mode
 import pytest
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from faust.tables import TableManager
+from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer as AnyConsumer
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport
 from faust.types import TP
@@ -45,6 +47,7 @@ def test_the_overridden_names_are_where_they_were() -> None:
     assert parameters(AIOKafkaConsumerThread._create_worker_consumer) == ["self", "transport"]
     assert parameters(Consumer._new_consumer_thread) == ["self"]
     assert parameters(Consumer._getmany) == ["self", "active_partitions", "timeout"]
+    assert parameters(Consumer._wait_next_records) == ["self", "timeout"]
     assert parameters(Consumer.seek_to_committed) == ["self"]
     assert parameters(Consumer.sleep) == ["self", "n"]
     for name in ("earliest_offsets", "highwaters"):
@@ -56,6 +59,10 @@ def test_faust_asks_the_overridden_methods() -> None:
     """An override that nobody calls would start at the group's commit, and wait a second a time."""
     perform = inspect.getsource(AnyConsumer.perform_seek)
     assert "await self.seek_to_committed()" in perform
+    getmany = inspect.getsource(AnyConsumer.getmany)
+    assert "await self._wait_next_records(timeout)" in getmany and "records is None" in getmany
+    recovery = inspect.getsource(Recovery._resume_streams)
+    assert recovery.index("consumer.perform_seek()") < recovery.index("consumer.resume_flow()")
     wait = inspect.getsource(AnyConsumer._wait_next_records)
     assert "await self._getmany(" in wait and "await self.sleep(1)" in wait
     assert "self._new_consumer_thread()" in inspect.getsource(
@@ -114,6 +121,36 @@ async def test_an_assignment_starts_where_the_store_says() -> None:
     )
     assert await StoreConsumer.seek_to_committed(it) == {tp: 42}
     assert sought == [{tp: 42}]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_what_is_fetched_while_the_flow_is_stopped_is_dropped_without_a_seek(
+    monkeypatch: pytest.MonkeyPatch, stopped: bool
+) -> None:
+    """Whoever stopped the flow seeks when it goes on: until then it may seek what is another's."""
+    tp = TP("event-blocks", 0)
+    sought: list[bool] = []
+
+    async def getmany(self: Any, active: Any, timeout_s: float) -> dict[TP, list[int]]:
+        if stopped:
+            self.stop_flow()
+        return {tp: [7]}
+
+    async def perform_seek(self: Any) -> None:
+        sought.append(True)
+
+    monkeypatch.setattr(Consumer, "_getmany", getmany)
+    monkeypatch.setattr(Consumer, "perform_seek", perform_seek)
+    monkeypatch.setattr(Consumer, "_to_message", lambda _, tp, record: record)
+    monkeypatch.setattr(Consumer, "highwater", lambda *_: 8)
+    monkeypatch.setattr(StoreConsumer, "_new_consumer_thread", lambda _: mode.Service())
+    app = faust.App("test", broker="kafka://127.0.0.1:1", store="memory://")
+    made = transport(app, assigned)
+    nothing = SimpleNamespace()
+    consumer = made.Consumer(made, nothing, nothing, nothing)
+    monkeypatch.setattr(consumer, "_active_partitions", {tp})
+    got = [record async for record in consumer.getmany(1.0)]
+    assert (got, sought) == ([] if stopped else [(tp, 7)], [])
 
 
 async def test_the_two_waits_of_the_consumer_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
