@@ -26,11 +26,13 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from local_stack import readers
+from local_stack.disk import DiskWatch, room_on
 from local_stack.errors import FolderTaken
 from local_stack.exceptions import EngineError, engine_error
 from local_stack.forms import ExternalTable
@@ -146,11 +148,22 @@ class Engine:
         self.content_types: dict[str, str] = dict(row.split("\t") for row in rows)
         sql = "SELECT lower(name) FROM system.table_functions"
         self._table_functions = frozenset(self._first.query(sql, "TSV").bytes().decode().split())
+        watch = DiskWatch(partial(room_on, folder), self._merge)
+        threading.Thread(target=watch.run, args=[self._closing], daemon=True).start()
 
     def _let_merges_give_way(self) -> None:
         """The engine makes their threads when it first merges."""
         while not self._closing.wait(GIVE_WAY_EVERY_S):
             give_way(MERGES, MERGES_NICE)
+
+    def _merge(self, wanted: bool) -> bool:
+        """Let merges run, or stop them; False when the engine would not hear of it."""
+        try:
+            with connected(self) as connection:
+                self.ask(connection, f"SYSTEM {'START' if wanted else 'STOP'} MERGES")
+        except EngineError:
+            return False
+        return True
 
     def close(self) -> None:
         """Stop what runs, write down what is in memory, and free the folder."""
