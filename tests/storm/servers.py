@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from local_stack.children import Child, die_with
+from local_stack.children import CRASHES, Child, die_with
 from local_stack.clickhouse import clickhouse_child, clickhouse_url
 from local_stack.kafka import kafka_child
 from local_stack.ports import HOST
@@ -32,6 +32,18 @@ class Server:
 
     def start(self) -> None:
         """Start it, and return once it answers."""
+        process = self._spawn()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        ready = self.child.ready
+        assert ready is not None
+        while not asyncio.run(_answer(ready)):
+            if -(process.poll() or 0) in CRASHES:  # as its supervisor does: it may not come again
+                process = self._spawn()
+            alive = process.poll() is None and time.monotonic() < deadline
+            assert alive, f"{self.child.name} did not start: {self.log.read_text()[-2000:]}"
+            time.sleep(0.05)
+
+    def _spawn(self) -> "subprocess.Popen[bytes]":
         supervisor = os.getpid()
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(
@@ -42,13 +54,7 @@ class Server:
                 start_new_session=True,
                 preexec_fn=lambda: die_with(supervisor),
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        ready = self.child.ready
-        assert ready is not None
-        while not asyncio.run(_answer(ready)):
-            alive = self._process.poll() is None and time.monotonic() < deadline
-            assert alive, f"{self.child.name} did not start: {self.log.read_text()[-2000:]}"
-            time.sleep(0.05)
+        return self._process
 
     def kill(self) -> None:
         """End it with SIGKILL, and whatever it has started."""
