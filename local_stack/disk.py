@@ -35,7 +35,9 @@ class Room(Enum):
 
 
 def room(total: int, left: int) -> Room:
-    """How a disk of so many bytes is called when so many are left."""
+    """How a disk of so many bytes is called when so many are left; some file systems don't say."""
+    if not total:
+        return Room.ENOUGH
     if left < FULL_BYTES:
         return Room.FULL
     return Room.LOW if left < min(LOW_BYTES, total // LOW_SHARE) else Room.ENOUGH

@@ -34,6 +34,7 @@ PARTS, PART_ROWS, TEXT_BYTES = 8, 1000, 99
         (1 << 40, 15 * MIB, Room.FULL),
         (1 << 30, 52 * MIB, Room.ENOUGH),
         (1 << 30, 51 * MIB, Room.LOW),
+        (0, 0, Room.ENOUGH),
     ],
 )
 def test_a_disk_is_low_before_it_is_full(total: int, left: int, called: Room) -> None:
