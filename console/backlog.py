@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 from aiokafka import ConsumerRecord, TopicPartition
 
 from console.settings import Settings
@@ -76,14 +77,15 @@ async def _read(
     )
     events = weight = 0
 
-    def tally(batches: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
-        """Count, and hold nothing of it while others read."""
+    async def tally(batches: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
+        """Count, and hold nothing of it while others read. Producers wait for a record at most."""
         nonlocal events, weight
         for tp, records in batches.items():
             for record in records:
                 weight += len(record.value or b"")
                 if tp in waiting and record.offset < waiting[tp][1]:
                     events += count(record)
+                    await asyncio.sleep(0)
 
     deadline = time.monotonic() + READ_S
     async with asyncio.timeout(2 * READ_S + 5), consumer:
@@ -91,7 +93,7 @@ async def _read(
         for tp, (start, _) in waiting.items():
             consumer.seek(tp, start)
         while waiting and weight < BYTES_MAX and time.monotonic() < deadline:
-            tally(await consumer.getmany(timeout_ms=POLL_MS))
+            await tally(await consumer.getmany(timeout_ms=POLL_MS))
             for tp in [tp for tp in waiting if await consumer.position(tp) >= waiting[tp][1]]:
                 del waiting[tp]
     return Backlog(events, not waiting)
@@ -114,5 +116,7 @@ def _of_block(value: bytes | None, account: str) -> int:
         read = block.decode(value or b"")
     except block.UnreadableBlock:
         return 0
-    accounts: list[str] = read.table().column("account").to_pylist()
-    return accounts.count(account) + sum(letter.account == account for letter in read.dead_letters)
+    column = read.table().column("account")
+    codes = [code for code, own in enumerate(column.dictionary.to_pylist()) if own == account]
+    rows = int(np.isin(column.indices.to_numpy(), codes).sum())
+    return rows + sum(letter.account == account for letter in read.dead_letters)
