@@ -295,7 +295,7 @@ async def test_merges_give_way_to_whoever_asks(tmp_path: Path) -> None:
             lambda: {nice for name, nice in priorities(pid) if name == "MergeMutate"} == {10}
         )
         others = {nice for name, nice in priorities(pid) if name != "MergeMutate"}
-        assert others == {os.getpriority(os.PRIO_PROCESS, 0)}
+        assert max(others) == os.getpriority(os.PRIO_PROCESS, 0)  # some take more, as root
 
 
 def priorities(pid: int) -> list[tuple[str, int]]:
