@@ -1,7 +1,8 @@
 """`python -m benchmarks.analysts`: what hostile queries of readers cost those who send events.
 
 A stack of its own; single events at a steady rate, without and with so many analysts of several
-accounts, in turn; the times from sending to 202, and to being seen in the states.
+accounts, in turn; the times from sending to 202, and to being seen in the states. A loop of the
+lowest priority there is, in place of the analysts, says what any use of a core costs there.
 """
 
 import asyncio
@@ -9,6 +10,8 @@ import itertools
 import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -89,6 +92,21 @@ def analysts(url: str, logins: Sequence[Login], count: int) -> Iterator[Counter[
         mine.send(None)
         codes.update(mine.recv())
         process.join()
+
+
+@contextmanager
+def busy_loop() -> Iterator[None]:
+    """A process that computes whenever nobody else wants to."""
+    loop = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        if hasattr(os, "SCHED_IDLE"):
+            os.sched_setscheduler(loop.pid, os.SCHED_IDLE, os.sched_param(0))
+        else:
+            os.setpriority(os.PRIO_PROCESS, loop.pid, 19)
+        yield
+    finally:
+        loop.kill()
+        loop.wait()
 
 
 def _ask_until_told(url: str, logins: Sequence[Login], count: int, told: Connection) -> None:
@@ -177,10 +195,16 @@ async def send(ready: Ready, seconds: float, per_s: float, mark: str) -> Times:
 
 @dataclass
 class Found:
-    """p99 of each round, without and with analysts: (to 202, to counted) in seconds."""
+    """p99 of each round: (to 202, to counted) in seconds.
+
+    without  Nothing else.
+    beside   With analysts.
+    loop     With a busy loop of the lowest priority in their place.
+    """
 
     without: list[tuple[float, float]] = field(default_factory=list)
     beside: list[tuple[float, float]] = field(default_factory=list)
+    loop: list[tuple[float, float]] = field(default_factory=list)
     codes: Counter[int] = field(default_factory=Counter)
 
     def ratios(self) -> tuple[float, float]:
@@ -194,7 +218,7 @@ class Found:
 
 
 async def measure(rounds: int, seconds: float, per_s: float, count: int) -> Found:
-    """Start a stack, and send without and with analysts in turn."""
+    """Start a stack, and send without and with analysts, and beside a loop, in turn."""
     found = Found()
     async with stack() as ready:
         await asyncio.to_thread(counted.create_features, ready)
@@ -208,12 +232,15 @@ async def measure(rounds: int, seconds: float, per_s: float, count: int) -> Foun
                 times = await send(ready, seconds, per_s, f"busy{number}")
             found.beside.append(times.p99())
             found.codes += codes
+            with busy_loop():
+                times = await send(ready, seconds, per_s, f"loop{number}")
+            found.loop.append(times.p99())
     return found
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Rounds, each without and with analysts.")] = 3,
-    seconds: Annotated[float, typer.Option(help="Length of each half of a round.")] = 20,
+    rounds: Annotated[int, typer.Option(help="Rounds, each without and with analysts.")] = 5,
+    seconds: Annotated[float, typer.Option(help="Length of each part of a round.")] = 20,
     per_s: Annotated[float, typer.Option(help="Single events a second.")] = 50,
     count: Annotated[int, typer.Option("--analysts", help="Who ask at the same time.")] = 50,
 ) -> None:
@@ -223,7 +250,11 @@ def main(
     for column in ("", *(f"round {n + 1}" for n in range(rounds)), "median"):
         table.add_column(column, justify="right" if column else "left")
     for name, number in (("to 202", 0), ("to counted", 1)):
-        for who, rows in (("alone", found.without), ("beside analysts", found.beside)):
+        for who, rows in (
+            ("alone", found.without),
+            ("beside analysts", found.beside),
+            ("beside an idle loop", found.loop),
+        ):
             values = [each[number] * 1000 for each in rows]
             table.add_row(
                 f"{name}, {who}",
