@@ -53,6 +53,9 @@ _MOMENT = re.compile("[0-9]{1,13}")
 _ULID = re.compile("[0-7][0-9A-HJKMNP-TV-Z]{25}")
 METADATA_MAX_AGE_MS = 2000
 POLL_MS = 200
+GATHER_MS, MUCH_ROWS = 100, 8_000
+"""Where there is time, the log gathers so long, unless much is there: a fetch costs broker and
+packer as much as hundreds of events do."""
 FLUSHES_MAX = 2
 RESTART_S = 1.0
 HOLD_S = 1.0
@@ -173,6 +176,7 @@ class _Run(ConsumerRebalanceListener):
         self._held: dict[TopicPartition, float] = {}  # until when
         self._told: set[TopicPartition] = set()
         self._pool = Pool()
+        self._much_came = False
         self._reached: dict[TopicPartition, Bookmark] = {}
         self._flushes: list[asyncio.Task[None]] = []
 
@@ -236,9 +240,14 @@ class _Run(ConsumerRebalanceListener):
 
     async def _take_in(self, wait_ms: int) -> bool:
         """Gather what comes within so long; whether anything did. Nothing of it is kept beside."""
+        if len(self._pool) and wait_ms > GATHER_MS and not self._much_came:
+            await asyncio.sleep(GATHER_MS / 1000)
+            wait_ms = 0
+        before = len(self._pool)
         batches = await self._consumer.getmany(timeout_ms=wait_ms)
         for tp, records in batches.items():
             await self._gather(tp, records)
+        self._much_came = len(self._pool) - before >= MUCH_ROWS
         return bool(batches)
 
     async def _gather(self, tp: TopicPartition, records: list[ConsumerRecord]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -192,6 +193,26 @@ async def test_a_rebalance_waits_for_the_flush_at_hand_which_keeps_its_ranges(
     assert broker.ranges() == [(0, 1), (1, 2)]
     assert broker.commits == []
     await run.cancel()
+
+
+async def test_the_log_gathers_where_there_is_time_and_little_came(
+    run: _Run, broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MUCH_ROWS", 3)
+    asked: list[int] = []
+    coming = [[record(0)], [record(1)], [record(2), record(3), record(4)], [record(5)]]
+
+    async def getmany(timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        asked.append(timeout_ms)
+        return {TP: coming.pop(0)}
+
+    monkeypatch.setattr(broker, "getmany", getmany, raising=False)
+    waits = [200, 1000, module.GATHER_MS, 1000]
+    began = time.monotonic()
+    for wait_ms in waits:
+        assert await run._take_in(wait_ms)
+    assert asked == [200, 0, module.GATHER_MS, 1000]  # first, gathered, no time to, much came
+    assert module.GATHER_MS / 1000 <= time.monotonic() - began < 2 * module.GATHER_MS / 1000
 
 
 async def test_records_before_the_seek_of_a_new_assignment_are_not_taken(
