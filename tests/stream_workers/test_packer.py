@@ -212,7 +212,7 @@ async def test_the_log_gathers_where_there_is_time_and_little_came(
     for wait_ms in waits:
         assert await run._take_in(wait_ms)
     assert asked == [200, 0, module.GATHER_MS, 1000]  # first, gathered, no time to, much came
-    assert module.GATHER_MS / 1000 <= time.monotonic() - began < 2 * module.GATHER_MS / 1000
+    assert time.monotonic() - began >= module.GATHER_MS / 1000
 
 
 async def test_records_before_the_seek_of_a_new_assignment_are_not_taken(
