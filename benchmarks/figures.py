@@ -102,9 +102,15 @@ def _processor() -> str:
 
 
 def write_json(path: Path, figures: Sequence[Figure]) -> None:
-    """Write figures where `make bench-check` and other machines read them."""
-    found = {"machine": machine(), "figures": [asdict(figure) for figure in figures]}
-    path.write_text(json.dumps(found, indent=2) + "\n")
+    """Write figures where `make bench-check` and other machines read them: a line each."""
+    lines = [json.dumps(asdict(figure) | {"runs": _short(figure.runs)}) for figure in figures]
+    text = f'{{"machine": {json.dumps(machine())}, "figures": [\n ' + ",\n ".join(lines) + "\n]}\n"
+    path.write_text(text)
+
+
+def _short(values: Sequence[float]) -> list[float]:
+    """As much of each as means something."""
+    return [float(f"{value:.5g}") for value in values]
 
 
 def read_json(path: Path) -> list[Figure]:
