@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import counted
+from benchmarks.figures import percentile
 from benchmarks.stack import stack
 from cli.up import Ready
 from local_stack.readers import PREFIX, Readers
@@ -60,11 +61,7 @@ class Times:
 
     def p99(self) -> tuple[float, float]:
         """What one in a hundred exceeds, of each."""
-        return _p99(self.accepted), _p99(self.counted)
-
-
-def _p99(times: list[float]) -> float:
-    return sorted(times)[min(len(times) - 1, len(times) * 99 // 100)]
+        return percentile(self.accepted, 0.99), percentile(self.counted, 0.99)
 
 
 Login = tuple[str, str]
