@@ -30,8 +30,7 @@ from billing.usage import Usage
 from billing.windows import to_ms
 from clickhouse.client import connect
 from clickhouse.migrator import migrate
-from clickhouse.queries import query
-from console.event_pages import LIMITS
+from console.debugger import rows_of
 from local_stack.children import Children
 from local_stack.clickhouse import clickhouse_child, clickhouse_url
 from local_stack.ports import free_port
@@ -138,10 +137,9 @@ def fill(client: Client, first: int, count: int, events: int) -> None:
     client.command(FILL, parameters=parameters)
 
 
-def look_up(client: Client, number: int) -> None:
+def look_up(client: Any, number: int) -> None:
     """Look for an event by its id, as the debugger does."""
-    asked = {"account": "bench", "event_id": f"evt_{number}", "customer": ""}
-    client.query(query("event_rows"), asked, settings=LIMITS)
+    rows_of(client, "bench", f"evt_{number}", None)
 
 
 def timed(name: str, client: Client, runs: int, read: Callable[[Any], object]) -> Read:

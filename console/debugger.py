@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
+from clickhouse_connect.driver import Client
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 from starlette.responses import Response
@@ -50,6 +51,8 @@ from schemas.verdict import CURES, Verdict
 
 WAIT_S = 1.0
 """How long a look-up waits for what is under way before it says `processing`."""
+ROWS_MAX = 100
+"""So many rows of an id are looked at."""
 SEEN = timedelta(days=1)
 SETTLED = frozenset({Verdict.COUNTED, Verdict.DUPLICATE, Verdict.FILTERED})
 """Verdicts of events with which nothing went wrong."""
@@ -57,8 +60,9 @@ Document = dict[str, Any]
 
 
 class Stored(NamedTuple):
-    """A row of `event_rows`."""
+    """A row of `event_rows`; how many there are of its id comes first."""
 
+    rows_of_id: int
     event_id: str
     event_name: str
     customer: str
@@ -92,7 +96,13 @@ class Stored(NamedTuple):
     block_index: int
     block_time: int
     catalog_version: int
-    rows_of_id: int
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        """Its place in a list: those that claimed the id first, newest first; then duplicates."""
+        repeats = self.verdict == Verdict.DUPLICATE
+        sign = 1 if repeats else -1
+        return repeats, sign * self.block_offset, sign * self.block_index
 
     @property
     def point(self) -> tuple[int, int, int]:
@@ -233,17 +243,35 @@ async def _never_came(request: Request, hints: _Hints) -> NotFound:
 
 
 async def _rows(request: Request, event_id: str, customer: str | None) -> list[Stored]:
-    """The rows of an id: those that claimed it first, newest first, then its duplicates."""
+    """The rows of an id of the caller's account, as `rows_of`."""
     account = caller(request).account
     store: Store = request.state.store
-    parameters = {"account": account, "event_id": event_id, "customer": customer or ""}
 
     def ask() -> list[Stored]:
         with store.reading() as client:
-            found = client.query(query("event_rows"), parameters, settings=LIMITS)
-            return [Stored._make(row) for row in found.result_rows]
+            return rows_of(client, account, event_id, customer)
 
     return await asyncio.to_thread(ask)
+
+
+def rows_of(client: Client, account: str, event_id: str, customer: str | None) -> list[Stored]:
+    """The rows of an id by their `rank`, ROWS_MAX at most; those of one customer, if it is named.
+
+    Nearly every id has one row: it is read without sorting, and only more than ROWS_MAX take a
+    second query, which sorts and counts in the store.
+    """
+    parameters = {"account": account, "event_id": event_id, "customer": customer or ""}
+    everybody = frozenset() if customer else frozenset({"customer"})
+
+    def ask(without: frozenset[str]) -> Sequence[Sequence[Any]]:
+        sql = query("event_rows", everybody | without)
+        rows: Sequence[Sequence[Any]] = client.query(sql, parameters, settings=LIMITS).result_rows
+        return rows
+
+    few = ask(frozenset({"many"}))
+    if len(few) <= ROWS_MAX:
+        return sorted((Stored(len(few), *row) for row in few), key=lambda row: row.rank)
+    return [Stored._make(row) for row in ask(frozenset())[:ROWS_MAX]]
 
 
 async def _letters(request: Request, event_id: str) -> list[Document]:

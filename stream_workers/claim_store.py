@@ -14,6 +14,7 @@ from rocksdict import (
     BlockBasedOptions,
     Cache,
     ColumnFamily,
+    DBCompressionType,
     Options,
     Rdict,
     WriteBatch,
@@ -96,6 +97,7 @@ class ClaimStore:
         options = Options(raw_mode=True)
         options.create_if_missing(True)
         options.set_block_based_table_factory(table)
+        options.set_compression_type(DBCompressionType.none())  # random keys don't shrink
         options.set_write_buffer_size(WRITE_BUFFER_BYTES)
         options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO)
         options.set_memtable_whole_key_filtering(True)

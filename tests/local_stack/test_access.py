@@ -254,3 +254,10 @@ def test_tables_of_every_local_engine_may_be_made(local: Http, engine: str) -> N
 )
 def test_statements_that_reach_out_are_told_by_their_words(formatted: str, what: str) -> None:
     assert reaches_out(formatted, "/mine") == what
+
+
+def test_the_engine_may_look_at_its_threads(http: Http) -> None:
+    # What it may not open is an exception at each query of each thread: half of a short one's time.
+    assert http.rows("SELECT count() FROM numbers(3)") == "3"
+    refused = "SELECT name, last_error_message FROM system.errors WHERE last_error_message LIKE "
+    assert http.rows(f"{refused} '%/proc/%'") == ""
