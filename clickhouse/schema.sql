@@ -48,7 +48,7 @@ CREATE TABLE events
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(block_time)
 ORDER BY (account, event_name, external_customer_id, timestamp)
-SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 8192;
+SETTINGS non_replicated_deduplication_window = 10000, index_granularity = 8192, merge_selector_base = 10;
 
 CREATE TABLE migrations
 (

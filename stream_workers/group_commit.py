@@ -15,8 +15,9 @@ import pyarrow as pa
 from clickhouse.client import Inserts
 from schemas.block import ipc, joined
 
-ENOUGH_ROWS = 24_000
-"""So many rows wait for no others: the engine can store them while those are made."""
+ENOUGH_ROWS = 64_000
+"""So many rows wait for no others. It is what the packer sends at once when it is busy: the larger
+the parts, the less often each row is merged (docs/decisions/0030)."""
 
 
 @dataclass(frozen=True, slots=True)
