@@ -260,7 +260,12 @@ def rows_of(client: Client, account: str, event_id: str, customer: str | None) -
     Nearly every id has one row: it is read without sorting, and only more than ROWS_MAX take a
     second query, which sorts and counts in the store.
     """
-    parameters = {"account": account, "event_id": event_id, "customer": customer or ""}
+    parameters = {
+        "account": account,
+        "event_id": event_id,
+        "customer": customer or "",
+        "rows": ROWS_MAX + 1,
+    }
     everybody = frozenset() if customer else frozenset({"customer"})
 
     def ask(without: frozenset[str]) -> Sequence[Sequence[Any]]:

@@ -141,7 +141,7 @@ def test_a_delete_that_takes_longer_than_a_hold_is_waited_for(
         mending.start()
         until(lambda: deleting(client) > 0)
         counter.start()
-        time.sleep(4.5)
+        time.sleep(7.5)
         assert (mended, owners) == ([], [])
     finally:
         client.command("SYSTEM START MERGES usage_states")
