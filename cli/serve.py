@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import uvicorn
@@ -59,9 +59,10 @@ def from_environment() -> Shortcut:
 
 def run(port: int, workers: int, log_level: str) -> None:
     """Serve until told to stop; with several workers /metrics adds them up."""
-    with tempfile.TemporaryDirectory(prefix="tallylog-metrics-") as folder:
+    with ExitStack() as stack:
         if workers > 1:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            folder = tempfile.TemporaryDirectory(prefix="tallylog-metrics-")
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(folder)
         uvicorn.run(
             "cli.serve:from_environment",
             factory=True,

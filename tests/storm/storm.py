@@ -69,6 +69,8 @@ class Outcome:
     sends: Counter[str] = field(default_factory=Counter)
     findings: Findings = field(default_factory=Findings)
     seconds: float = 0.0
+    start_s: float = 0.0
+    """How much of that until there was a Tallylog with its features: what a machine makes of it."""
     left_out: dict[str, str] = field(default_factory=dict)
     """Kinds of fault that this machine doesn't allow, and why."""
     fenced: int = 0
@@ -142,6 +144,7 @@ def storm(folder: Path, options: Options, console: Console) -> Outcome:
     outcome = Outcome(options)
     started = time.monotonic()
     with prepared(folder, options, outcome.left_out) as field_, Bar(console, outcome) as bar:
+        outcome.start_s = time.monotonic() - started
         for kind, why in outcome.left_out.items():
             console.print(f"Left out: {kind}, for {why}")
         kinds = [kind for kind in options.kinds if kind not in outcome.left_out]

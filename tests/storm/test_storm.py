@@ -1,6 +1,5 @@
 """A short storm: every part dies and stops, at random and between effects, and all is counted."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,8 @@ SEED = 741246
 has time; a counter's claims are gone as the sweep begins."""
 KILLS = 20
 SECONDS_MAX = 240
-LOAD = 3.0
-"""Processes that want a core, for each core: this test's, and those of one beside it. It may take
-longer by as much as there are more."""
+START_S = 9.0
+"""Its own start, where it takes 140 s: a machine may take longer by as much as for that."""
 
 
 @pytest.mark.e2e
@@ -37,5 +35,4 @@ def test_a_short_storm_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None
     assert found["resent"] > 0
     assert found["inserts_given_up"] > 0
     assert set(outcome.hits) == set(KINDS)
-    load = os.getloadavg()[1] / (os.cpu_count() or 1)
-    assert outcome.seconds < SECONDS_MAX * max(1.0, load / LOAD)
+    assert outcome.seconds < SECONDS_MAX * max(1.0, outcome.start_s / START_S)
