@@ -107,6 +107,8 @@ def busy_loop() -> Iterator[None]:
 
 
 def _ask_until_told(url: str, logins: Sequence[Login], count: int, told: Connection) -> None:
+    """In a session of their own: Linux shares out time among sessions, and theirs is not ours."""
+    os.setsid()
     asyncio.run(_ask(url, logins, count, told))
 
 

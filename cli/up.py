@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cli.whole_file import write_whole
-from local_stack.children import Child, Children
+from local_stack.children import BEHIND, Child, Children
 from local_stack.clickhouse import clickhouse_child, clickhouse_url
 from local_stack.kafka import kafka_child
 from local_stack.ports import HOST, free_ports, require_free
@@ -199,6 +199,7 @@ def _worker_child(part: str, number: int, port: int, env: dict[str, str]) -> Chi
         ready=lambda: _answers(f"http://{HOST}:{port}/readyz"),
         ready_timeout_s=READY_TIMEOUT_S,
         stop_grace_s=15,
+        nice=BEHIND,
     )
 
 

@@ -27,6 +27,9 @@ READY_POLL_S = 0.05
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 5.0
 STEADY_S = 5.0  # a child that ran this long starts its back-off afresh
+BEHIND = 10
+"""How far parts that count stand back (`Child.nice`): answering 202 goes before (decision 0031)."""
+AUTOGROUP = Path("/proc/self/autogroup")
 LOG_BYTES_MAX = 16 * 1024 * 1024
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -43,6 +46,7 @@ class Child:
     ready            Says whether it answers; None: it counts as ready once started.
     ready_timeout_s  How long it may take until then.
     stop_grace_s     How long it may take to end after SIGTERM, before SIGKILL.
+    nice             How far it stands back when cores are short, as of nice(1).
     restart          Whether it is started again when it ends by itself.
     stopped          Called when it was ready and has ended because it was asked to.
     """
@@ -53,6 +57,7 @@ class Child:
     ready: Callable[[], Awaitable[bool]] | None = None
     ready_timeout_s: float = 30.0
     stop_grace_s: float = 10.0
+    nice: int = 0
     restart: bool = True
     stopped: Callable[[], None] | None = None
 
@@ -199,7 +204,7 @@ class _Running:
                     stderr=log,
                     env={**os.environ, **self.child.env},
                     start_new_session=True,
-                    preexec_fn=lambda: die_with(supervisor),
+                    preexec_fn=lambda: _begin(supervisor, self.child.nice),
                 )
             except OSError as error:
                 raise ChildFailed(f"{self.child.name} could not be started: {error}") from error
@@ -299,6 +304,24 @@ class _Running:
     def _obituary(self, what: str) -> str:
         status = "" if self.alive else f" ({self._end()})"
         return f"{self.child.name} {what}{status}. The end of {self.log}:\n{last_lines(self.log)}"
+
+
+def _begin(supervisor: int, nice: int) -> None:
+    """In the child, before exec."""
+    die_with(supervisor)
+    if nice:
+        stand_back(nice)
+
+
+def stand_back(nice: int) -> None:
+    """Let this process, in a session of its own, leave cores to others.
+
+    Linux shares them out among sessions first where it groups tasks by them; a session has a
+    niceness of its own then, which that of its processes doesn't change (sched(7)).
+    """
+    os.nice(nice)
+    with contextlib.suppress(OSError):  # not grouped
+        AUTOGROUP.write_text(str(nice))
 
 
 def die_with(supervisor: int) -> None:

@@ -154,7 +154,7 @@ class Engine:
     def _let_merges_give_way(self) -> None:
         """The engine makes their threads when it first merges."""
         while not self._closing.wait(GIVE_WAY_EVERY_S):
-            give_way(MERGES, MERGES_NICE)
+            give_way(MERGES, os.getpriority(os.PRIO_PROCESS, 0) + MERGES_NICE)
 
     def _merge(self, wanted: bool) -> bool:
         """Let merges run, or stop them; False when the engine would not hear of it."""

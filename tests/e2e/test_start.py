@@ -21,3 +21,23 @@ def test_no_running_part_has_loaded_pandas(tallylog: Tallylog) -> None:
     for process in parts:
         maps = Path(f"/proc/{process.pid}/maps").read_text()
         assert "/pandas/" not in maps, process.info["cmdline"]
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="children are told by Linux' sessions")
+def test_what_counts_stands_back_behind_what_answers(tallylog: Tallylog) -> None:
+    """Of decision 0031: 202 doesn't wait for a core that a counter or a query has."""
+    own = psutil.Process().nice()
+    words = {
+        "serve": 0,
+        "kafka.Kafka": 0,
+        "packer": 10,
+        "counter": 10,
+        "local_stack.clickhouse": 10,
+    }
+    found = {
+        word: process.nice() - own
+        for process in psutil.Process().children(recursive=True)
+        for word in words
+        if word in process.cmdline()
+    }
+    assert found == words

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from local_stack.children import Child, Children
+from local_stack.children import AUTOGROUP, BEHIND, Child, Children
 from local_stack.clickhouse import DRAIN_S, clickhouse_child, clickhouse_url, run_clickhouse
 from local_stack.errors import ChildFailed, FolderTaken, PortTaken
 from local_stack.kafka import kafka_child
@@ -277,6 +277,24 @@ async def test_what_a_child_left_behind_ends_before_it_is_started_again(tmp_path
         assert await gone(int(first))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="sessions have a niceness on Linux")
+async def test_a_child_that_stands_back_does_so_among_sessions_too(tmp_path: Path) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    async with Children(tmp_path / "logs") as children:
+        await children.start(sleeper("front"))
+        await children.start(sleeper("back", nice=7))
+        found = [
+            (os.getpriority(os.PRIO_PROCESS, pid) - own, Path(f"/proc/{pid}/autogroup"))
+            for pid in children.pids().values()
+        ]
+        assert [nice for nice, _ in found] == [0, 7]
+        if AUTOGROUP.exists():
+            assert [file.read_text().split()[1:] for _, file in found] == [
+                ["nice", "0"],
+                ["nice", "7"],
+            ]
+
+
 @pytest.mark.clickhouse
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have names and priorities on Linux")
 async def test_merges_give_way_to_whoever_asks(tmp_path: Path) -> None:
@@ -292,10 +310,10 @@ async def test_merges_give_way_to_whoever_asks(tmp_path: Path) -> None:
             assert (await http.post("/", content=insert)).status_code == 200
         pid = children.pids()["clickhouse"]
         await until(
-            lambda: {nice for name, nice in priorities(pid) if name == "MergeMutate"} == {10}
+            lambda: {nice for name, nice in priorities(pid) if name == "MergeMutate"} == {19}
         )
         others = {nice for name, nice in priorities(pid) if name != "MergeMutate"}
-        assert max(others) == os.getpriority(os.PRIO_PROCESS, 0)  # some take more, as root
+        assert max(others) == os.getpriority(os.PRIO_PROCESS, 0) + BEHIND  # some take more, as root
 
 
 def priorities(pid: int) -> list[tuple[str, int]]:
