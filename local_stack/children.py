@@ -24,6 +24,8 @@ from local_stack.undertaker import Undertaker
 
 PR_SET_PDEATHSIG = 1
 READY_POLL_S = 0.05
+LOOK_S = 10.0
+"""How long one look at whether a child answers may take: a child that ends meanwhile is noticed."""
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 5.0
 STEADY_S = 5.0  # a child that ran this long starts its back-off afresh
@@ -215,7 +217,7 @@ class _Running:
         if self.child.ready is None:
             return
         deadline = time.monotonic() + self.child.ready_timeout_s
-        while not await self.child.ready():
+        while not await self._answers(self.child.ready):
             if not self.alive:
                 raise ChildFailed(self._obituary("ended while starting"))
             if time.monotonic() > deadline:
@@ -224,6 +226,13 @@ class _Running:
             await asyncio.sleep(READY_POLL_S)
         if not self.alive:  # somebody else answered
             raise ChildFailed(self._obituary("ended while starting"))
+
+    async def _answers(self, ready: Callable[[], Awaitable[bool]]) -> bool:
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await ready()
+        except TimeoutError:
+            return False
 
     def keep(self) -> None:
         """From now on, start the child again whenever it ends."""

@@ -220,6 +220,24 @@ async def test_children_stop_in_reverse_order_and_by_force_if_they_must(tmp_path
     assert [await gone(pid) for pid in pids.values()] == [True, True]
 
 
+async def test_a_look_that_hangs_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local_stack.children.LOOK_S", 0.1)
+    looks = 0
+
+    async def answers() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            await asyncio.Event().wait()
+        return True
+
+    async with Children(tmp_path / "logs") as children, asyncio.timeout(10):
+        await children.start(sleeper("slow", ready=answers))
+    assert looks == 2
+
+
 async def test_a_child_that_fails_to_start_says_why(tmp_path: Path) -> None:
     async def never() -> bool:
         return False
