@@ -16,11 +16,12 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from cli.whole_file import write_whole
-from local_stack.children import BEHIND, Child, Children
+from local_stack.children import Child, Children
 from local_stack.clickhouse import clickhouse_child, clickhouse_url
 from local_stack.kafka import kafka_child
 from local_stack.ports import HOST, free_ports, require_free
 from local_stack.settings import StackSettings
+from local_stack.standing import BEHIND
 from schemas.settings import DEFAULT_ACCOUNT, Places
 
 READY_TIMEOUT_S = 60.0

@@ -20,6 +20,7 @@ from types import FrameType, TracebackType
 from typing import IO, Self
 
 from local_stack.errors import ChildFailed, Interrupted
+from local_stack.standing import stand_back
 from local_stack.undertaker import Undertaker
 
 PR_SET_PDEATHSIG = 1
@@ -29,9 +30,6 @@ LOOK_S = 10.0
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MAX_S = 5.0
 STEADY_S = 5.0  # a child that ran this long starts its back-off afresh
-BEHIND = 10
-"""How far parts that count stand back (`Child.nice`): answering 202 goes before (decision 0031)."""
-AUTOGROUP = Path("/proc/self/autogroup")
 LOG_BYTES_MAX = 16 * 1024 * 1024
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -320,17 +318,6 @@ def _begin(supervisor: int, nice: int) -> None:
     die_with(supervisor)
     if nice:
         stand_back(nice)
-
-
-def stand_back(nice: int) -> None:
-    """Let this process, in a session of its own, leave cores to others.
-
-    Linux shares them out among sessions first where it groups tasks by them; a session has a
-    niceness of its own then, which that of its processes doesn't change (sched(7)).
-    """
-    os.nice(nice)
-    with contextlib.suppress(OSError):  # not grouped
-        AUTOGROUP.write_text(str(nice))
 
 
 def die_with(supervisor: int) -> None:

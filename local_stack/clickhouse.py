@@ -12,7 +12,7 @@ import sys
 import httpx
 import uvicorn
 
-from local_stack.children import BEHIND, Child
+from local_stack.children import Child
 from local_stack.connection import OPTIONS
 from local_stack.errors import PortTaken
 from local_stack.ports import HOST, require_free
@@ -42,7 +42,6 @@ def clickhouse_child(settings: StackSettings) -> Child:
         ready=lambda: engine_answers(f"http://{HOST}:{port}"),
         ready_timeout_s=60,
         stop_grace_s=DRAIN_S + 7,
-        nice=BEHIND,
     )
 
 

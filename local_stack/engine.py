@@ -38,6 +38,7 @@ from local_stack.exceptions import EngineError, engine_error
 from local_stack.forms import ExternalTable
 from local_stack.readers import Reader, Readers, forbidden
 from local_stack.sandbox import confine, reaches_out, suspicious
+from local_stack.standing import Standing
 from local_stack.statements import DataInsert, quoted, selects, writing
 
 DATABASE = "tallylog"  # the embedded engine's own "default" shows files as tables
@@ -117,6 +118,7 @@ class Engine:
         self._closing = threading.Event()
         # Begun before the others are confined: they may not look at threads in /proc.
         threading.Thread(target=self._let_merges_give_way, daemon=True).start()
+        self.standing = Standing()
         confine(folder)
         from chdb import (
             _chdb as chdb,
@@ -154,7 +156,7 @@ class Engine:
     def _let_merges_give_way(self) -> None:
         """The engine makes their threads when it first merges."""
         while not self._closing.wait(GIVE_WAY_EVERY_S):
-            give_way(MERGES, os.getpriority(os.PRIO_PROCESS, 0) + MERGES_NICE)
+            give_way(MERGES, MERGES_NICE)
 
     def _merge(self, wanted: bool) -> bool:
         """Let merges run, or stop them; False when the engine would not hear of it."""

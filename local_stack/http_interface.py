@@ -40,6 +40,7 @@ from local_stack.exceptions import STATUS, EngineError, engine_error, exception_
 from local_stack.outbox import Outbox
 from local_stack.readers import AT_ONCE, OF_ONE_MAX, QUERY_BYTES_MAX, WAITING_MAX, Reader
 from local_stack.sandbox import suspicious
+from local_stack.standing import BEHIND
 from local_stack.statements import LIVE_QUERIES, format_of, tokens, with_query_ids
 from local_stack.turns import NoPlace, Turns
 
@@ -58,6 +59,9 @@ TOO_MANY = 202
 REFUSED_S = 1.0
 """How long a reader waits to hear that there is no place: who asks again at once gets no sooner
 one, but would take the time of those who send events."""
+STAND_AGAIN_S = 0.2
+BACK_FOR_S = 1.0
+"""The engine stands back while readers ask, and so long after: they ask again."""
 SESSION_TIMEOUT_S = 60
 SESSION_TIMEOUT_MAX_S = 3600
 
@@ -89,6 +93,7 @@ class HttpInterface:
         self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
         self._readers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reader")
         self._turns = Turns(AT_ONCE, WAITING_MAX, OF_ONE_MAX)
+        self._reading = 0
         self._running: set[str] = set()
         self._sessions: dict[str, Session] = {}
 
@@ -372,9 +377,25 @@ class HttpInterface:
                 raise Disconnected
             if turn.exception() is not None:
                 raise too_many()
-            yield
+            with self._standing_back():
+                yield
         finally:
             self._turns.end(reader.account, turn)
+
+    @contextlib.contextmanager
+    def _standing_back(self) -> Iterator[None]:
+        """Leave cores to whoever sends events while a reader's query runs (decision 0031)."""
+        self._reading += 1
+        self._stand()
+        try:
+            yield
+        finally:
+            self._reading -= 1
+            asyncio.get_running_loop().call_later(BACK_FOR_S, self._stand)
+
+    def _stand(self) -> None:
+        if not self.engine.standing.change(BEHIND if self._reading else 0):
+            asyncio.get_running_loop().call_later(STAND_AGAIN_S, self._stand)
 
     @contextlib.contextmanager
     def _registered(self, query_id: str) -> Iterator[None]:

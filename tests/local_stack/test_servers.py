@@ -16,11 +16,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from local_stack.children import AUTOGROUP, BEHIND, Child, Children
+from local_stack.children import Child, Children
 from local_stack.clickhouse import DRAIN_S, clickhouse_child, clickhouse_url, run_clickhouse
 from local_stack.errors import ChildFailed, FolderTaken, PortTaken
 from local_stack.kafka import kafka_child
 from local_stack.ports import HOST
+from local_stack.standing import AUTOGROUP
 from tests.stack import stack_settings
 
 SLEEPER = "import time\nprint('up', flush=True)\ntime.sleep(600)"
@@ -328,12 +329,10 @@ async def test_merges_give_way_to_whoever_asks(tmp_path: Path) -> None:
             assert (await http.post("/", content=insert)).status_code == 200
         pid = children.pids()["clickhouse"]
         await until(
-            lambda: {nice for name, nice in priorities(pid) if name == "MergeMutate"} == {19}
+            lambda: {nice for name, nice in priorities(pid) if name == "MergeMutate"} == {10}
         )
         others = {nice for name, nice in priorities(pid) if name != "MergeMutate"}
-        assert max(others) == min(
-            os.getpriority(os.PRIO_PROCESS, 0) + BEHIND, 19
-        )  # some take more, as root
+        assert max(others) == os.getpriority(os.PRIO_PROCESS, 0)  # some take more, as root
 
 
 def priorities(pid: int) -> list[tuple[str, int]]:
