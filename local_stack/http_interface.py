@@ -93,7 +93,6 @@ class HttpInterface:
         self._control = ThreadPoolExecutor(2, thread_name_prefix="control")
         self._readers = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reader")
         self._turns = Turns(AT_ONCE, WAITING_MAX, OF_ONE_MAX)
-        self._reading = 0
         self._running: set[str] = set()
         self._sessions: dict[str, Session] = {}
 
@@ -377,24 +376,15 @@ class HttpInterface:
                 raise Disconnected
             if turn.exception() is not None:
                 raise too_many()
-            with self._standing_back():
-                yield
-        finally:
-            self._turns.end(reader.account, turn)
-
-    @contextlib.contextmanager
-    def _standing_back(self) -> Iterator[None]:
-        """Leave cores to whoever sends events while a reader's query runs (decision 0031)."""
-        self._reading += 1
-        self._stand()
-        try:
+            self._stand()
             yield
         finally:
-            self._reading -= 1
+            self._turns.end(reader.account, turn)
             asyncio.get_running_loop().call_later(BACK_FOR_S, self._stand)
 
     def _stand(self) -> None:
-        if not self.engine.standing.change(BEHIND if self._reading else 0):
+        """Leave cores to whoever sends events while readers' queries run (decision 0031)."""
+        if not self.engine.standing.change(BEHIND if self._turns.held else 0):
             asyncio.get_running_loop().call_later(STAND_AGAIN_S, self._stand)
 
     @contextlib.contextmanager
