@@ -36,6 +36,7 @@ from local_stack.clickhouse import clickhouse_child, clickhouse_url
 from local_stack.ports import free_port
 from local_stack.settings import StackSettings
 from schemas.catalog import Aggregation, Feature, Reset, Status, Window
+from schemas.lasting import keep_for_good
 
 FILL = (Path(__file__).parent / "reading.sql").read_text(encoding="utf-8")
 CHUNK = 200_000
@@ -180,6 +181,7 @@ def ingesting(url: str, first: int, events: int, a_second: float) -> Iterator[No
 
 def measure_all(url: str, events: int, runs: int, a_second: float) -> list[Read]:
     """Every read while events are inserted; groups, which read events, by fewer runs."""
+    keep_for_good()  # as the console does
     client = connect(url)
     figures = []
     with ingesting(url, events, events, a_second) if a_second else nullcontext():

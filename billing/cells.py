@@ -12,7 +12,7 @@ from functools import reduce
 from zoneinfo import ZoneInfo
 
 from billing.aggregation import EXACT, ZERO, Quantity, State, quantity
-from billing.measures import Measure, Measured, Part
+from billing.measures import Measure, Measured
 from billing.windows import Runs, buckets
 from schemas.catalog import Reset
 
@@ -28,8 +28,8 @@ class Cell:
     value_sum, time_sum  Σ v and Σ v·t.
     value_max, last      The greatest v, and the last event.
     texts                The distinct values, where they are at hand.
-    greatest             (start, greatest v) of each of its spans, where it has several that a
-                         bucketed MAX must tell apart; else it is one.
+    greatest             The greatest v of each of its spans, by their start, where it has several
+                         that a bucketed MAX must tell apart; else it is one.
     """
 
     at: int
@@ -40,7 +40,7 @@ class Cell:
     value_max: Decimal = ZERO
     last: Last = ()
     texts: frozenset[str] = frozenset()
-    greatest: tuple[tuple[int, Decimal], ...] = ()
+    greatest: Mapping[int, Decimal] | None = None
 
 
 _NOTHING = Cell(0, "", 0)
@@ -65,7 +65,7 @@ def answer(
     sums: dict[int, _Sum] = {}
     befores: dict[int, _Sum] = {}
     quantities: dict[Measure, Quantity] = {}
-    parts: dict[Measure, tuple[Part, ...]] = {}
+    parts: dict[Measure, tuple[Decimal, ...]] = {}
     counts: dict[Measure, int] = {}
     for measure in sorted(measures, key=lambda each: (each.start, each.end)):
         low, high = bisect_left(starts, measure.start), bisect_left(starts, measure.end)
@@ -77,8 +77,7 @@ def answer(
         state = _state(whole.cell, before, count)
         if measure.feature.bucket_size is not None:
             parts[measure] = _parts(measure, ordered[low:high])
-            greatest = (part.value for part in parts[measure])
-            state = replace(state, value_sum=reduce(EXACT.add, greatest, ZERO))
+            state = replace(state, value_sum=reduce(EXACT.add, parts[measure], ZERO))
         counts[measure] = whole.cell.count
         quantities[measure] = quantity(
             measure.feature, state, measure.start, measure.end, measure.length
@@ -146,14 +145,18 @@ def _state(whole: Cell, before: Cell, unique_count: int) -> State:
     )
 
 
-def _parts(measure: Measure, cells: Sequence[Cell]) -> tuple[Part, ...]:
+def _parts(measure: Measure, cells: Sequence[Cell]) -> tuple[Decimal, ...]:
     """The greatest value of each bucket and group, in that order."""
     firsts, steps = bucket_runs(measure)
-    greatest: dict[tuple[int, str], Decimal] = {}
+    by_group: dict[str, dict[int, Decimal]] = {}
     for cell in cells:
-        for at, value in cell.greatest or ((cell.at, cell.value_max),):
+        greatest = by_group.setdefault(cell.group, {})
+        for at, value in (cell.greatest or {cell.at: cell.value_max}).items():
             run = bisect_right(firsts, at) - 1
             bucket = at - (at - firsts[run]) % steps[run]
-            place = (bucket, cell.group)
-            greatest[place] = max(greatest.get(place, value), value)
-    return tuple(Part(*place, value) for place, value in sorted(greatest.items()))
+            greatest[bucket] = max(greatest.get(bucket, value), value)
+    if len(by_group) == 1:
+        (greatest,) = by_group.values()
+        return tuple(greatest[bucket] for bucket in sorted(greatest))
+    places = sorted((bucket, group) for group, found in by_group.items() for bucket in found)
+    return tuple(by_group[group][bucket] for bucket, group in places)

@@ -219,7 +219,7 @@ def _values(measured: Measured, measure: Measure) -> list[Fraction]:
     quantity = exact(measured.quantities[measure])
     if measure.feature.bucket_size is None:
         return [quantity]
-    values = [Fraction(part.value) for part in measured.parts.get(measure, ())]
+    values = [Fraction(part) for part in measured.parts.get(measure, ())]
     if sum(values) != quantity:
         raise ValueError(f"{measure.feature.id}: its buckets don't add up to its quantity")
     return values

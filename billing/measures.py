@@ -27,25 +27,17 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """The greatest value of one bucket and group of a bucketed MAX; `bucket` is its start in ms."""
-
-    bucket: int
-    group: str
-    value: Decimal
-
-
-@dataclass(frozen=True, slots=True)
 class Measured:
     """The answers to some measures, all of one moment.
 
     quantities  One for each measure.
-    parts       Of a bucketed MAX, in order of bucket and group; they add up to its quantity.
+    parts       Of a bucketed MAX, the greatest value of each bucket and group, in their order; they
+                add up to its quantity.
     upto        Which blocks are in: the last offset of each (block epoch, block partition).
     counts      How many events each measure was made of.
     """
 
     quantities: Mapping[Measure, Quantity]
-    parts: Mapping[Measure, tuple[Part, ...]] = field(default_factory=dict)
+    parts: Mapping[Measure, tuple[Decimal, ...]] = field(default_factory=dict)
     upto: Mapping[tuple[int, int], int] = field(default_factory=dict)
     counts: Mapping[Measure, int] = field(default_factory=dict)

@@ -7,7 +7,7 @@ ahead of the markers by what was stored in the milliseconds between the reads.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -17,7 +17,7 @@ from clickhouse_connect.driver import Client
 
 from billing.aggregation import Quantity
 from billing.cells import Cell, answer, bucket_runs, is_level
-from billing.measures import Measure, Measured, Part
+from billing.measures import Measure, Measured
 from billing.windows import HOUR_MS
 from catalog.matching import GRAINS, HOUR
 from clickhouse.queries import query
@@ -61,7 +61,7 @@ def measure(
     cells += batch.read_events(client, upto)
     uniques = batch.read_uniques(client, upto)
     quantities: dict[Measure, Quantity] = {}
-    parts: dict[Measure, tuple[Part, ...]] = {}
+    parts: dict[Measure, tuple[Decimal, ...]] = {}
     counts: dict[Measure, int] = {}
     found: dict[tuple[str, str], list[Cell]] = {}
     for place, cell in cells:
@@ -182,7 +182,7 @@ class _Batch:
             if known is not None and at not in known.divided:
                 last = row[10].values() if has_latest else ()
                 buckets = row[-2].items() if fine else ()
-                greatest = tuple((start * SECOND_MS, Decimal(most)) for start, most in buckets)
+                greatest = {start * SECOND_MS: Decimal(most) for start, most in buckets}
                 cells.append((place, _cell(at, group, *sums, last, greatest=greatest)))
         return cells, upto
 
@@ -288,7 +288,7 @@ class _Batch:
 
 
 def _cell(
-    at: int, group: str, count: int, *sums: Any, greatest: tuple[tuple[int, Decimal], ...] = ()
+    at: int, group: str, count: int, *sums: Any, greatest: Mapping[int, Decimal] | None = None
 ) -> Cell:
     value_sum, time_sum, value_max, last = sums
     return Cell(

@@ -52,6 +52,7 @@ from console.settings import Settings
 from console.store import Store
 from console.verdict_stream import Tail
 from console.verifying import Verifying
+from schemas.lasting import keep_for_good
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ async def running(settings: Settings) -> AsyncIterator[State]:
     invoicing = Invoicing(settings, catalog, bills, _counted_until(progress))
     billing = asyncio.create_task(_invoice(invoicing, progress))
     verifying = asyncio.create_task(Verifying(store).run())
+    keep_for_good()
     try:
         yield State(
             settings=settings,

@@ -6,7 +6,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import tempfile
@@ -29,6 +28,7 @@ from ingest_gateway.events import Endpoint, Gateway
 from ingest_gateway.log import Log
 from ingest_gateway.settings import Settings
 from ingest_gateway.shortcut import Shortcut
+from schemas.lasting import keep_for_good
 from schemas.open_files import allow_many_files
 
 log = logging.getLogger(__name__)
@@ -68,8 +68,7 @@ async def running(settings: Settings) -> AsyncIterator[State]:
             async with asyncio.timeout(SETTLE_S):
                 await loaded.wait()
                 await events.connected.wait()
-        gc.collect()
-        gc.freeze()  # a full collection of what was imported would stop everybody for 60 ms
+        keep_for_good()
         yield State(gateway=gateway)
     finally:
         with contextlib.suppress(TimeoutError):

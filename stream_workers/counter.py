@@ -22,6 +22,7 @@ from catalog.database import Catalog, CatalogUnavailable
 from catalog.follower import Follower
 from clickhouse.client import Inserts, connect
 from schemas.failpoint import failpoint
+from schemas.lasting import keep_for_good
 from schemas.limits import MESSAGE_BYTES_MAX
 from schemas.open_files import allow_many_files
 from schemas.topics import block_topic, counter_group
@@ -279,6 +280,7 @@ class _Worker(faust.Worker):
 
     async def on_first_start(self) -> None:
         await super().on_first_start()
+        keep_for_good()
         port = self._settings.monitor_port
         self._tasks = [
             asyncio.create_task(serve_monitor(port, self._counting.troubles)),

@@ -24,6 +24,7 @@ from schemas.batches import BoundedConsumer
 from schemas.block import encode
 from schemas.census import rows_due
 from schemas.failpoint import failpoint
+from schemas.lasting import keep_for_good
 from schemas.limits import FUTURE_MS_MAX, MESSAGE_BYTES_MAX
 from schemas.position import Log
 from schemas.topics import (
@@ -469,6 +470,7 @@ async def pack(settings: PackerSettings) -> None:
         loop.add_signal_handler(number, packer.stop)
     loop.add_signal_handler(signal.SIGUSR1, _show_tasks)
     monitor = asyncio.create_task(serve_monitor(settings.monitor_port, lambda: packer.troubles))
+    keep_for_good()
     await packer.run()
     for task in (monitor, *following):
         task.cancel()

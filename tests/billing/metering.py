@@ -8,7 +8,7 @@ from fractions import Fraction
 from zoneinfo import ZoneInfo
 
 from billing.aggregation import Quantity
-from billing.measures import Measure, Measured, Part
+from billing.measures import Measure, Measured
 from schemas.catalog import Feature
 from tests.billing.sold import at
 
@@ -114,10 +114,7 @@ def measure(
         exact = None if numerator is None else decimal(numerator)
         quantities[one] = Quantity(exact, denominator, text if numerator is None else None)
         if feature.bucket_size is not None:
-            parts[one] = tuple(
-                Part(n, group, value)
-                for n, (_, group, value) in enumerate(parts_of(feature, among, one.zone))
-            )
+            parts[one] = tuple(value for *_, value in parts_of(feature, among, one.zone))
     return Measured(quantities, parts, {(0, 0): last})
 
 
