@@ -5,6 +5,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -17,21 +18,20 @@ from rich.progress import Progress
 
 from benchmarks.figures import Figure, table
 from stream_workers.claim_store import ClaimStore
-from stream_workers.claims import pack_all
+from stream_workers.claims import KEY_BYTES, Claims, Keys, claims_at
 
 HORIZON_MS = 35 * 24 * 3_600_000
 BLOCK_TIME_MS = 1_755_850_000_000
-KEY_BYTES = 16
 BATCH = 4_000
 LOOK_UPS = 200
 ENGINE_PARTITIONS = 4
 SECTION = "claims on disk"
 
 
-def _keys(count: int) -> list[bytes]:
+def _keys(count: int) -> Keys:
     """New random keys, in order, as the counter has them."""
-    text = secrets.token_bytes(KEY_BYTES * count)
-    return sorted(text[at : at + KEY_BYTES] for at in range(0, len(text), KEY_BYTES))
+    keys = Keys.of(secrets.token_bytes(KEY_BYTES * count))
+    return keys.take(np.argsort(keys.heads))
 
 
 def measure(ids: int, advance: Callable[[int], object] = lambda _: None) -> list[Figure]:
@@ -40,24 +40,26 @@ def measure(ids: int, advance: Callable[[int], object] = lambda _: None) -> list
     `advance` is told of the ids that were written.
     """
     with tempfile.TemporaryDirectory(prefix="tallylog-bench-") as folder:
-        store = ClaimStore(Path(folder) / "0", identity="bench", horizon_ms=HORIZON_MS)
-        known: list[bytes] = []
+        background = ThreadPoolExecutor(1)
+        store = ClaimStore(
+            Path(folder) / "0", identity="bench", horizon_ms=HORIZON_MS, background=background
+        )
+        known: list[Keys] = []
         writing = []
         rows = np.arange(BATCH, dtype=np.uint32)
         for offset in range(ids // BATCH):
             keys = _keys(BATCH)
-            claims = pack_all(0, offset, rows, BLOCK_TIME_MS, rows)
+            claims = Claims(keys, claims_at(0, offset, rows, BLOCK_TIME_MS, rows))
             started = time.perf_counter()
-            store.write(offset, BLOCK_TIME_MS, zip(keys, claims, strict=True))
+            store.write(offset, BLOCK_TIME_MS, claims)
             writing.append((time.perf_counter() - started) / BATCH * 1e6)
             if offset % max(1, ids // BATCH // LOOK_UPS) == 0:
-                known.append(keys[offset % BATCH])
+                known.append(keys.take(np.array([offset % BATCH])))
             advance(BATCH)
         absent = [_timed(store, _keys(BATCH)) for _ in range(LOOK_UPS)]
-        rng = np.random.default_rng(1)
+        rng, old = np.random.default_rng(1), _joined(known)
         present = [
-            _timed(store, sorted(rng.choice(np.array(known, dtype="S16"), 100).tolist()))
-            for _ in range(LOOK_UPS)
+            _timed(store, old.take(np.sort(rng.choice(len(old), 100)))) for _ in range(LOOK_UPS)
         ]
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
         memory = psutil.Process(os.getpid()).memory_info().rss
@@ -72,7 +74,12 @@ def measure(ids: int, advance: Callable[[int], object] = lambda _: None) -> list
     ]
 
 
-def _timed(store: ClaimStore, keys: list[bytes]) -> float:
+def _joined(parts: list[Keys]) -> Keys:
+    keys = Keys.of(b"".join(text for part in parts for text in part.texts()))
+    return keys.take(np.argsort(keys.heads))
+
+
+def _timed(store: ClaimStore, keys: Keys) -> float:
     started = time.perf_counter()
     store.look_up(keys, BLOCK_TIME_MS)
     return (time.perf_counter() - started) / len(keys) * 1e6

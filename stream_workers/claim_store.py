@@ -1,45 +1,69 @@
-"""The claims of one block partition on disk: a RocksDB folder that ClickHouse can always refill.
+"""The claims of one block partition on disk, which ClickHouse can always refill.
 
-A claim lives in the generation of its block time, `time // horizon`; a look-up reads the block's
-own generation and the one before, and older ones are dropped whole: expiry follows the log.
+What a block claims is appended to a log, and kept in memory until it is enough for a run of its own
+on disk; runs of about one size become one (docs/decisions/0032). A claim lives in the generation of
+its block time, `time // horizon`; a look-up reads the block's own generation and the one before,
+and older ones are dropped whole: expiry follows the log.
 """
 
-import shutil
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import contextlib
+import logging
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from threading import Lock
+from typing import NamedTuple, Self
 
-from rocksdict import (
-    AccessType,
-    BlockBasedOptions,
-    Cache,
-    ColumnFamily,
-    DBCompressionType,
-    Options,
-    Rdict,
-    WriteBatch,
-    WriteOptions,
+import numpy as np
+
+from stream_workers.claim_files import Bytes, Files
+from stream_workers.claim_runs import (
+    Run,
+    Unreadable,
+    due,
+    lay_out,
+    look_up,
+    merged,
+    one_of,
+    size_of,
 )
+from stream_workers.claims import CLAIM, KEY_BYTES, Claims, Keys, Table, later, no_claims
 
-from stream_workers.claims import later
+RECENT_MAX = 1 << 18
+"""Claims that are kept in memory: 11 MiB."""
+LOG_BYTES_MAX = 32 << 20
+"""Of a log, which is mostly heads of frames when blocks are small."""
+_FRAME = struct.Struct("<IIqq")  # checksum of what follows; claims, generation, reached
+_IDENTITY = "identity"
+_NEW = "new-"
+log = logging.getLogger(__name__)
 
-BLOOM_BITS = 10
-CACHE_BYTES = 64 << 20
-WRITE_BUFFER_BYTES = 8 << 20
-"""Small, with a filter in front: a look-up of an absent key costs 0.4 us in it, 1.5 in 32 MiB."""
-MEMTABLE_BLOOM_RATIO = 0.1
-FILE_BYTES = 8 << 20
-"""Of a file of claims: its filter, 300 KB, has to fit into one of the cache's 64 shards, or it is
-read from the file for each look-up, which then costs 8 us instead of 1."""
-FILES_OPEN_MAX = 500
-"""Of a partition: 100 million claims."""
-FIRST_LEVEL_BYTES = 32 << 20
-"""Each flush is merged into all of this level: in one of 256 MiB a claim is written 15 times."""
-_BY_KEY = WriteOptions()
-"""For claims in the order of their keys: each starts from where the last one went."""
-_BY_KEY.memtable_insert_hint_per_batch = True
-_REACHED = b"reached"
-_IDENTITY = b"identity"
+
+class _Name(NamedTuple):
+    """Of a run on disk: its generation, and the first and last log whose claims are in."""
+
+    generation: int
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, text: str) -> Self | None:
+        kind, *numbers = text.split("-")
+        return cls(*map(int, numbers)) if kind == "run" else None
+
+    def __str__(self) -> str:
+        return "run-" + "-".join(f"{number:012d}" for number in self)
+
+    def holds(self, other: "_Name") -> bool:
+        """Whether the other was merged into it."""
+        same = self.generation == other.generation
+        return self != other and same and self.first <= other.first and other.last <= self.last
+
+
+class _Closing(Exception):
+    """Merging was left off."""
 
 
 class ClaimStore:
@@ -47,148 +71,283 @@ class ClaimStore:
 
     `reached` is an offset up to which every block's claims are in (-1: none). Blocks beyond it may
     be written while older claims are still read back: it moves over them when nothing is missing
-    before them. One thread at a time.
+    before them. One thread at a time; what `background` does is seen by nobody.
     """
 
-    def __init__(self, folder: Path, *, identity: str, horizon_ms: int) -> None:
-        """Open or create the folder; one that belongs to another log or store is emptied first."""
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        identity: str,
+        horizon_ms: int,
+        background: Executor | None = None,
+    ) -> None:
+        """Open or create the folder; one that belongs to another log or store is emptied first.
+
+        Runs are merged in the one thread of `background`, or, without, by whoever writes. Raises
+        FolderInUse, OSError.
+        """
         self._horizon_ms = horizon_ms
-        self._cache = Cache(CACHE_BYTES)
-        self._open()
         self._identity = identity.encode()
-        if self._db.get(_IDENTITY) not in (None, self._identity):
-            self.clear()
-        self._db.put(_IDENTITY, self._identity)
+        self._background = background
+        self._lock = Lock()  # of `_stored`: the background changes it too
+        self._jobs: list[Future[None]] = []
+        self._closing = False
+        self._forget()
+        self._files = Files(folder)
+        try:
+            self._open()
+        except BaseException:
+            self._files.close()
+            raise
+
+    def _forget(self) -> None:
+        self.reached = -1
         self._written = range(0)  # the blocks written since, without a gap
+        self._oldest = -(1 << 62)  # of the generations that are kept
+        self._recent: dict[int, list[Run]] = {}  # from the youngest to the oldest
+        self._recent_count = 0
+        self._stored: dict[int, list[tuple[_Name, Run]]] = {}  # from the youngest to the oldest
+        self._log_number = self._log_bytes = 0
+
+    def _open(self) -> None:
+        names = self._files.names()
+        ours = _IDENTITY in names and self._files.read(_IDENTITY).tobytes() == self._identity
+        if not ours:
+            self._empty()
+            return
+        runs = [name for name in map(_Name.of, names) if name is not None]
+        whole = [name for name in runs if not any(other.holds(name) for other in runs)]
+        try:
+            for name in sorted(whole, key=lambda name: -name.last):
+                run = Run.read(self._files.read(str(name)))
+                self._stored.setdefault(name.generation, []).append((name, run))
+        except Unreadable as error:
+            log.error("claims are read back from the store: %s: %s", name, error)
+            self._empty()
+            return
+        logs = [name for name in names if name.startswith("log-")]
+        for each in set(names) - {_IDENTITY, *logs, *map(str, whole)}:
+            self._files.remove(each)
+        for each in logs:
+            for generation, reached, claims in _frames(self._files.read(each)):
+                self._keep(generation, claims)
+                self.reached = reached
+        numbers = [name.last for name in whole] + [int(each.split("-")[1]) for each in logs]
+        self._log_number = max(numbers, default=0)
+        self._drop_before(max([*self._stored, *self._recent], default=0) - 1)
+        if logs:  # the last may lack its end: nothing must come behind that
+            self._flush(logs)
 
     def clear(self) -> None:
         """Forget everything: these claims are of no use."""
-        self.close()
-        shutil.rmtree(self._folder)
-        self._open()
-        self._db.put(_IDENTITY, self._identity)
-        self._written = range(0)
+        self._end_jobs()
+        self._empty()
 
-    def _open(self) -> None:
-        options = self._options()
-        names = Rdict.list_cf(str(self._folder), options) if self._folder.exists() else []
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._db = Rdict(
-            str(self._folder),
-            options=options,
-            column_families={name: self._options() for name in names if name != "default"},
-            access_type=AccessType.read_write(),
-        )
-        self._families: dict[int, Rdict] = {}
-        self._handles: dict[int, ColumnFamily] = {}
-        for name in names:
-            if name != "default":
-                self._hold(int(name))
-        stored = self._db.get(_REACHED)
-        self.reached = -1 if stored is None else int.from_bytes(stored, "little", signed=True)
+    def _empty(self) -> None:
+        self._forget()
+        for name in self._files.names():
+            self._files.remove(name)
+        self._files.append(_IDENTITY, self._identity)
 
-    def _options(self) -> Options:
-        """Point look-ups of random keys, nearly all of them absent."""
-        table = BlockBasedOptions()
-        table.set_bloom_filter(BLOOM_BITS, False)
-        table.set_block_cache(self._cache)
-        table.set_cache_index_and_filter_blocks(True)
-        options = Options(raw_mode=True)
-        options.create_if_missing(True)
-        options.set_block_based_table_factory(table)
-        options.set_compression_type(DBCompressionType.none())  # random keys don't shrink
-        options.set_write_buffer_size(WRITE_BUFFER_BYTES)
-        options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM_RATIO)
-        options.set_memtable_whole_key_filtering(True)
-        options.set_target_file_size_base(FILE_BYTES)
-        options.set_max_bytes_for_level_base(FIRST_LEVEL_BYTES)
-        options.set_max_open_files(FILES_OPEN_MAX)
-        options.set_keep_log_file_num(2)
-        return options
+    def look_up(self, keys: Keys, time: int) -> Table:
+        """The claims of keys for a block appended at `time` (ms), the latest of each key.
 
-    def _hold(self, generation: int) -> None:
-        self._families[generation] = self._db.get_column_family(str(generation))
-        self._handles[generation] = self._db.get_column_family_handle(str(generation))
+        Faster for keys in their order.
+        """
+        own = time // self._horizon_ms
+        generations = (each for each in (own + 1, own, own - 1) if each >= self._oldest)
+        return look_up((run for each in generations for run in self._runs(each)), keys)
 
-    def look_up(self, keys: list[bytes], time: int) -> Sequence[bytes | None]:
-        """The packed claims of keys for a block appended at `time` (ms), the latest per key."""
-        generation = time // self._horizon_ms
-        found: Sequence[bytes | None] | None = None
-        for number in (generation + 1, generation, generation - 1):
-            family = self._families.get(number)
-            if family is None:
-                continue
-            older = family[keys]
-            if found is None or not any(found):
-                found = older
-            elif any(older):
-                found = [a or b for a, b in zip(found, older, strict=True)]
-        return [None] * len(keys) if found is None else found
+    def _runs(self, generation: int) -> list[Run]:
+        with self._lock:
+            stored = [run for _, run in self._stored.get(generation, ())]
+        return [*self._recent.get(generation, ()), *stored]
 
-    def write(self, offset: int, time: int, claims: Iterable[tuple[bytes, bytes]]) -> None:
+    def write(self, offset: int, time: int, claims: Claims) -> None:
         """Add the claims of the block at `offset`, appended at `time`; blocks come in order.
 
-        Claims in the order of their keys go in faster.
-        `reached` moves there, in one batch with them, when it stood right before.
+        They are in the order of their keys, one of each. `reached` moves there, at once with them,
+        when it stood right before.
         """
         generation = time // self._horizon_ms
-        self._make_room(generation)
-        batch = WriteBatch(raw_mode=True)
-        handle = self._handles[generation]
-        for key, claim in claims:
-            batch.put(key, claim, handle)
-        reached = offset if offset == self.reached + 1 else self.reached
-        batch.put(_REACHED, reached.to_bytes(8, "little", signed=True))
-        self._db.write(batch, _BY_KEY)
-        self.reached = reached
+        self._drop_before(generation - 1)
+        self._append(generation, offset if offset == self.reached + 1 else self.reached, claims)
         self._written = range(self._written.start if self._written else offset, offset + 1)
 
-    def add(self, claims: Iterable[tuple[int, bytes, bytes]]) -> None:
-        """Add (block time, key, packed claim) read back from the store, in any order.
+    def add(self, claims: Claims) -> None:
+        """Add claims read back from the store, in any order.
 
         Of several claims of an id the later position stays, also when `write` brought it.
         `reached` stays until `complete` says otherwise.
         """
-        batch = WriteBatch(raw_mode=True)
-        generations: dict[int, list[tuple[bytes, bytes]]] = defaultdict(list)
-        for time, key, claim in claims:
-            generations[time // self._horizon_ms].append((key, claim))
-        for generation, entries in generations.items():
-            if generation not in self._handles:
-                self._create(generation)
-            keys, handle = [key for key, _ in entries], self._handles[generation]
-            held = dict(zip(keys, self._families[generation][keys], strict=True))
-            for key, claim in entries:
-                if later(held[key], claim) is not held[key]:
-                    held[key] = claim
-                    batch.put(key, claim, handle)
-        self._db.write(batch)
+        generations = claims.table["time"] // self._horizon_ms
+        for generation in np.unique(generations).tolist():
+            if generation < self._oldest:
+                continue
+            coming = claims.take(generations == generation).latest()
+            held = look_up(self._runs(generation), coming.keys)
+            self._append(generation, self.reached, coming.take(later(held, coming.table) != held))
 
     def complete(self, offset: int) -> None:
         """Say that every claim up to `offset` is in; `reached` takes what was written after it."""
         if offset + 1 in self._written:
             offset = self._written.stop - 1
-        self._db.put(_REACHED, offset.to_bytes(8, "little", signed=True))
-        self.reached = offset
+        self._append(0, offset, no_claims())
 
-    def _make_room(self, generation: int) -> None:
-        """Create the generation, and drop those whose claims have all expired."""
-        if generation in self._families:
+    def _append(self, generation: int, reached: int, claims: Claims) -> None:
+        if self._recent_count >= RECENT_MAX or self._log_bytes >= LOG_BYTES_MAX:
+            self._flush([_log_name(self._log_number)])
+        frame = _frame(generation, reached, claims)
+        self._files.append(_log_name(self._log_number), frame)
+        self._log_bytes += len(frame)
+        self._keep(generation, claims)
+        self.reached = reached
+
+    def _keep(self, generation: int, claims: Claims) -> None:
+        if not len(claims):
             return
-        self._create(generation)
-        for old in [number for number in self._families if number < generation - 1]:
-            del self._families[old], self._handles[old]
-            self._db.drop_column_family(str(old))
+        runs = self._recent.setdefault(generation, [])
+        runs.insert(0, Run.of(claims))
+        self._recent_count += len(claims)
+        while count := due([len(run) for run in runs]):
+            runs[:count] = [one_of(runs[:count])]
 
-    def _create(self, generation: int) -> None:
-        self._db.create_column_family(str(generation), self._options())
-        self._hold(generation)
+    def _flush(self, logs: list[str]) -> None:
+        """Write what is in memory as runs, and go on with a new log in place of `logs`."""
+        self._raise_faults()
+        self._log_number += 1
+        number = self._log_number
+        names = [_Name(generation, number, number) for generation in self._recent]
+        for name in names:
+            recent = self._recent[name.generation]
+            self._write(name, sum(map(len, recent)), merged(recent))
+            run = Run.read(self._files.read(f"{_NEW}{name}"))
+            with self._lock:
+                self._stored.setdefault(name.generation, []).insert(0, (name, run))
+        start = _frame(0, self.reached, no_claims())
+        self._files.append(_log_name(number), start)
+        self._log_bytes = len(start)
+        self._recent, self._recent_count = {}, 0
+        self._in_background(lambda: self._settle(names, number, logs))
+
+    def _write(self, name: _Name, room: int, pieces: Iterable[Claims]) -> None:
+        self._files.write(
+            f"{_NEW}{name}", size_of(room), lambda content: lay_out(pieces, room, content)
+        )
+
+    def _settle(self, names: list[_Name], number: int, logs: list[str]) -> None:
+        """Make runs last, and the log behind them; remove the logs that they hold; merge."""
+        for name in names:
+            self._files.settle(f"{_NEW}{name}", str(name))
+        self._files.sync(_log_name(number))
+        for each in logs:
+            self._files.remove(each)
+        for name in names:
+            while self._merge(name):
+                pass
+
+    def _merge(self, youngest: _Name) -> bool:
+        """Merge runs that are due, of which none is younger than this one; whether any were."""
+        with self._lock:
+            known = self._stored.get(youngest.generation, [])
+            stored = [each for each in known if each[0].last <= youngest.last]
+        count = due([len(run) for _, run in stored])
+        if not count:
+            return False
+        names = [name for name, _ in stored[:count]]
+        runs = [Run.read(self._files.read(str(name))) for name in names]  # not to stay in memory
+        name = _Name(youngest.generation, names[-1].first, names[0].last)
+        self._write(name, sum(map(len, runs)), self._unless_closing(merged(runs)))
+        self._files.settle(f"{_NEW}{name}", str(name))
+        run = Run.read(self._files.read(str(name)))
+        with self._lock:
+            at = known.index(stored[0])
+            known[at : at + count] = [(name, run)]
+        for each in names:
+            self._files.remove(str(each))
+        return True
+
+    def _unless_closing(self, pieces: Iterator[Claims]) -> Iterator[Claims]:
+        for piece in pieces:
+            if self._closing:
+                raise _Closing
+            yield piece
+
+    def _drop_before(self, generation: int) -> None:
+        """Drop generations whose claims have all expired."""
+        if generation <= self._oldest:
+            return
+        self._oldest = generation
+        for old in [each for each in self._recent if each < generation]:
+            self._recent_count -= sum(map(len, self._recent.pop(old)))
+        with self._lock:
+            gone = [each for each in self._stored if each < generation]
+            for old in gone:
+                del self._stored[old]
+        if gone:
+            self._in_background(lambda: self._remove_before(generation))
+
+    def _remove_before(self, generation: int) -> None:
+        for name in map(_Name.of, self._files.names()):
+            if name is not None and name.generation < generation:
+                self._files.remove(str(name))
+
+    def _in_background(self, work: Callable[[], None]) -> None:
+        if self._background is None:
+            work()
+        else:
+            self._jobs.append(self._background.submit(work))
+
+    def _raise_faults(self) -> None:
+        """Raise what a job in the background has raised."""
+        done = [job for job in self._jobs if job.done()]
+        self._jobs = [job for job in self._jobs if not job.done()]
+        for job in done:
+            job.result()
+
+    def _end_jobs(self) -> None:
+        """Let the background do nothing more: what it hasn't done is done at the next start."""
+        self._closing = True
+        try:
+            for job in [job for job in self._jobs if not job.cancel()]:
+                with contextlib.suppress(_Closing):
+                    job.result()
+        finally:
+            self._jobs.clear()
+            self._closing = False
 
     def close(self) -> None:
-        """Flush and close; another worker may open the folder afterwards."""
-        for family in self._families.values():
-            family.close()
-        self._families.clear()
-        self._handles.clear()
-        self._db.close()
+        """Let go of the folder; another worker may open it afterwards."""
+        try:
+            self._end_jobs()
+        finally:
+            self._files.close()
+
+
+def _log_name(number: int) -> str:
+    return f"log-{number:012d}"
+
+
+def _frame(generation: int, reached: int, claims: Claims) -> bytes:
+    """The claims of one block, as a log has them."""
+    body = b"".join(
+        (claims.keys.heads.tobytes(), claims.keys.tails.tobytes(), claims.table.tobytes())
+    )
+    head = _FRAME.pack(0, len(claims), generation, reached)[4:]
+    return zlib.crc32(body, zlib.crc32(head)).to_bytes(4, "little") + head + body
+
+
+def _frames(content: Bytes) -> Iterator[tuple[int, int, Claims]]:
+    """Generation, `reached` and claims of each frame of a log, up to one that isn't whole."""
+    at, text = 0, content.data
+    while at + _FRAME.size <= len(text):
+        checksum, count, generation, reached = _FRAME.unpack(text[at : at + _FRAME.size])
+        body = at + _FRAME.size
+        end = body + count * (KEY_BYTES + CLAIM.itemsize)
+        if end > len(text) or zlib.crc32(text[at + 4 : end]) != checksum:
+            return
+        halves = np.frombuffer(bytes(text[body : body + count * KEY_BYTES]), np.uint64)
+        table = np.frombuffer(bytes(text[body + count * KEY_BYTES : end]), CLAIM)
+        yield generation, reached, Claims(Keys(halves[:count], halves[count:]), table)
+        at = end

@@ -1,19 +1,29 @@
-"""Claims: where each event_id was first seen. What they are (pure); `claim_store` keeps them."""
+"""Claims: where each event_id was first seen. What they are (pure); `claim_store` keeps them.
 
-import struct
+Keys and claims are columns: nothing here costs an object for each event.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from schemas.position import Point
 
-_CLAIM = struct.Struct("<HQIqI")
-CLAIM_BYTES = _CLAIM.size
-_DTYPE = np.dtype(
+KEY_BYTES = 16
+CLAIM = np.dtype(
     [("epoch", "<u2"), ("offset", "<u8"), ("row", "<u4"), ("time", "<i8"), ("content", "<u4")]
 )
+NOWHERE = (1 << 64) - 1
+"""The offset of a claim that isn't there."""
+
+Numbers = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.int64]
+Table = npt.NDArray[np.void]
+"""Claims as rows of CLAIM."""
 
 
 class Claim(NamedTuple):
@@ -27,6 +37,161 @@ class Claim(NamedTuple):
     content: int
 
 
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Keys of 16 bytes, as columns of their halves: big-endian, so they are ordered as the bytes.
+
+    They are halves of SHA-256: as good as random.
+    """
+
+    heads: Numbers
+    tails: Numbers
+
+    @classmethod
+    def of(cls, text: Any, start: int = 0, count: int = -1) -> Self:
+        """The keys that stand one after the other in a buffer, from number `start` on."""
+        end = None if count < 0 else start + count
+        halves = np.frombuffer(text, dtype=">u8").reshape(-1, 2)[start:end]
+        return cls(halves[:, 0].astype(np.uint64), halves[:, 1].astype(np.uint64))
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def take(self, rows: npt.NDArray[Any]) -> "Keys":
+        """Some of them: by their numbers, or by a mask."""
+        return Keys(self.heads[rows], self.tails[rows])
+
+    def texts(self) -> list[bytes]:
+        """Each as bytes."""
+        text = np.stack([self.heads, self.tails], axis=1).astype(">u8").tobytes()
+        return [text[at : at + KEY_BYTES] for at in range(0, len(text), KEY_BYTES)]
+
+    def firsts(self, order: Rows) -> Rows | None:
+        """For each the number of the first that is equal; None when each is the first.
+
+        `order` sorts by `heads`.
+        """
+        heads = self.heads[order]
+        twice = heads[1:] == heads[:-1]
+        if not twice.any():
+            return None
+        among = np.zeros(len(heads), dtype=bool)
+        among[1:] = twice
+        among[:-1] |= twice
+        rows = order[among]
+        rows = rows[np.lexsort((rows, self.tails[rows], self.heads[rows]))]
+        new = np.ones(len(rows), dtype=bool)
+        new[1:] = _differ(self.take(rows))
+        firsts = np.arange(len(heads))
+        firsts[rows] = rows[np.maximum.accumulate(np.where(new, np.arange(len(rows)), 0))]
+        return firsts
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Keys, and the claim of each."""
+
+    keys: Keys
+    table: Table
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[bytes, Claim]]) -> Self:
+        """From a key and a claim each."""
+        known = list(pairs)
+        rows = [(*claim.point, claim.time, claim.content) for _, claim in known]
+        return cls(Keys.of(b"".join(key for key, _ in known)), np.array(rows, dtype=CLAIM))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Claims"]) -> Self:
+        """Several, one after the other."""
+        heads = np.concatenate([part.keys.heads for part in parts])
+        tails = np.concatenate([part.keys.tails for part in parts])
+        return cls(Keys(heads, tails), np.concatenate([part.table for part in parts]))
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def take(self, rows: npt.NDArray[Any]) -> "Claims":
+        """Some of them: by their numbers, or by a mask."""
+        return Claims(self.keys.take(rows), self.table[rows])
+
+    def pairs(self) -> list[tuple[bytes, Claim]]:
+        """A key and a claim each."""
+        return list(zip(self.keys.texts(), listed(self.table), strict=True))
+
+    def firsts(self) -> "Claims":
+        """In the order of the keys; of several claims of one key the first."""
+        ordered = self.take(np.argsort(self.keys.heads, kind="stable"))
+        heads = ordered.keys.heads
+        if not (heads[1:] == heads[:-1]).any():
+            return ordered
+        ordered = ordered.take(np.lexsort((ordered.keys.tails, heads)))
+        new = np.ones(len(ordered), dtype=bool)
+        new[1:] = _differ(ordered.keys)
+        return ordered.take(new)
+
+    def latest(self) -> "Claims":
+        """In the order of the keys; of several claims of one key that of the latest position."""
+        table = self.table
+        later_first = np.lexsort((table["row"], table["offset"], table["epoch"]))[::-1]
+        return self.take(later_first).firsts()
+
+
+def claims_at(
+    epochs: npt.NDArray[Any] | int,
+    offsets: npt.NDArray[Any] | int,
+    rows: npt.NDArray[Any],
+    times: npt.NDArray[Any] | int,
+    contents: npt.NDArray[Any] | int,
+) -> Table:
+    """Claims from their columns; a number stands for a column of it."""
+    table = np.empty(len(rows), dtype=CLAIM)
+    table["epoch"], table["offset"], table["row"] = epochs, offsets, rows
+    table["time"], table["content"] = times, contents
+    return table
+
+
+def no_claims() -> Claims:
+    """None at all."""
+    return Claims.of(())
+
+
+def absent(count: int) -> Table:
+    """So many claims that aren't there."""
+    table = np.zeros(count, dtype=CLAIM)
+    table["offset"] = NOWHERE
+    return table
+
+
+def is_there(table: Table) -> npt.NDArray[np.bool_]:
+    """Which of them are."""
+    there: npt.NDArray[np.bool_] = table["offset"] != NOWHERE
+    return there
+
+
+def listed(table: Table) -> list[Claim]:
+    """Each claim by itself."""
+    return [
+        Claim(Point(epoch, offset, row), time, content)
+        for epoch, offset, row, time, content in table.tolist()
+    ]
+
+
+def stands_before(table: Table, epoch: Any, offset: Any, row: Any) -> npt.NDArray[np.bool_]:
+    """Which claims' positions come before these."""
+    epochs, offsets = table["epoch"], table["offset"]
+    before: npt.NDArray[np.bool_] = (epochs < epoch) | (
+        (epochs == epoch) & ((offsets < offset) | ((offsets == offset) & (table["row"] < row)))
+    )
+    return before
+
+
+def later(one: Table, other: Table) -> Table:
+    """Of two claims of each key the one of the later position: the earlier had expired."""
+    is_later = stands_before(one, other["epoch"], other["offset"], other["row"])
+    return np.where(is_there(other) & (is_later | ~is_there(one)), other, one)
+
+
 def resent_key(key: bytes, superseded: Point) -> bytes:
     """Under which an event claims the row that it supersedes; `key` is its id's. As in claims.sql.
 
@@ -35,33 +200,8 @@ def resent_key(key: bytes, superseded: Point) -> bytes:
     return sha256(b"%b%d:%d:%d" % (key, *superseded)).digest()[: len(key)]
 
 
-def pack(claim: Claim) -> bytes:
-    """A claim as 26 bytes."""
-    return _CLAIM.pack(*claim.point, claim.time, claim.content)
-
-
-def unpack(value: bytes) -> Claim:
-    """The claim of 26 bytes."""
-    epoch, offset, row, time, content = _CLAIM.unpack(value)
-    return Claim(Point(epoch, offset, row), time, content)
-
-
-def later(one: bytes | None, other: bytes | None) -> bytes | None:
-    """Of two packed claims of one key the one of the later position: the earlier had expired."""
-    if one is None or other is None:
-        return one or other
-    return max(one, other, key=lambda claim: unpack(claim).point)
-
-
-Column = npt.NDArray[np.integer[Any]] | int
-
-
-def pack_all(
-    epochs: Column, offsets: Column, rows: npt.NDArray[Any], times: Column, contents: Column
-) -> list[bytes]:
-    """Many claims, packed; a number stands for a column of it."""
-    table = np.zeros(len(rows), dtype=_DTYPE)
-    table["epoch"], table["offset"], table["row"] = epochs, offsets, rows
-    table["time"], table["content"] = times, contents
-    text = table.tobytes()
-    return [text[at : at + CLAIM_BYTES] for at in range(0, len(text), CLAIM_BYTES)]
+def _differ(keys: Keys) -> npt.NDArray[np.bool_]:
+    """Whether each but the first is another than the one before it."""
+    heads, tails = keys.heads, keys.tails
+    different: npt.NDArray[np.bool_] = (heads[1:] != heads[:-1]) | (tails[1:] != tails[:-1])
+    return different

@@ -1,14 +1,12 @@
 """Dedupe: which events of a block are the first of their id. Pure."""
 
-from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from schemas.position import Point
-from stream_workers.claims import Claim, unpack
+from stream_workers.claims import Keys, Rows, Table, claims_at, is_there, stands_before
 
 
 class Standing(IntEnum):
@@ -20,11 +18,12 @@ class Standing(IntEnum):
 
 
 class Decision(NamedTuple):
-    """Per event its standing; for duplicates, by row, the claim that was first and whether the
-    content differs from it."""
+    """Per event its standing; for duplicates the claim that was first, and whether the content
+    differs from it."""
 
     standings: npt.NDArray[np.uint8]
-    first: dict[int, tuple[Point, bool]]
+    first: Table
+    differs: npt.NDArray[np.bool_]
 
 
 class Place(NamedTuple):
@@ -37,13 +36,14 @@ class Place(NamedTuple):
 
 
 def decide(
-    keys: Sequence[bytes],
-    contents: Sequence[int],
-    indexes: Sequence[int],
-    resent: Sequence[bool] | None,
-    found: Sequence[bytes | None],
+    keys: Keys,
+    contents: npt.NDArray[np.uint32],
+    indexes: npt.NDArray[np.uint32],
+    resent: npt.NDArray[np.bool_] | None,
+    found: Table,
     place: Place,
     horizon_ms: int,
+    order: Rows,
 ) -> Decision:
     """Say for each event of a block, in block order, whether it is the first of its id.
 
@@ -51,25 +51,21 @@ def decide(
     a crash: a claim at this position or later is our own; an earlier one makes the event a
     duplicate until it expires by block time. A re-sent event comes with the key of the row that it
     supersedes (`claims.resent_key`): it is dropped when another has superseded the row before.
+    `order` sorts the events by the heads of their keys.
     """
-    standings = np.zeros(len(keys), dtype=np.uint8)
-    first: dict[int, tuple[Point, bool]] = {}
-    if resent is None and not any(found) and len(set(keys)) == len(keys):
-        return Decision(standings, first)
-    inside: dict[bytes, Claim] = {}
-    for row, key in enumerate(keys):
-        own = Point(place.epoch, place.offset, indexes[row])
-        claim = inside.get(key)
-        if claim is None:
-            stored = found[row]
-            claim = None if stored is None else unpack(stored)
-            if claim is not None and (claim.point >= own or place.time - claim.time > horizon_ms):
-                claim = None
-        if claim is None:
-            inside[key] = Claim(own, place.time, contents[row])
-        elif resent is not None and resent[row]:
-            standings[row] = Standing.DROPPED
-        else:
-            standings[row] = Standing.DUPLICATE
-            first[row] = (claim.point, claim.content != contents[row])
-    return Decision(standings, first)
+    stored = (
+        is_there(found)
+        & stands_before(found, place.epoch, place.offset, indexes)
+        & (place.time - found["time"] <= horizon_ms)
+    )
+    first, taken = found, stored
+    firsts = keys.firsts(order)
+    if firsts is not None:  # an id that comes twice has one claim: the stored one, or its first's
+        stored = stored[firsts]
+        inside = claims_at(place.epoch, place.offset, indexes[firsts], place.time, contents[firsts])
+        first = np.where(stored, found[firsts], inside)
+        taken = stored | (firsts != np.arange(len(keys)))
+    standings = np.where(taken, Standing.DUPLICATE, Standing.ACCEPTED).astype(np.uint8)
+    if resent is not None:
+        standings[taken & resent] = Standing.DROPPED
+    return Decision(standings, first, taken & (first["content"] != contents))

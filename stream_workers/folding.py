@@ -5,7 +5,7 @@ whoever folds it again, after a crash or as a zombie, comes to the same rows.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,12 +20,12 @@ from schemas.catalog import Aggregation, Feature, Status
 from schemas.limits import FUTURE_MS_MAX
 from schemas.position import INDEX_BITS, INDEX_MASK, Log, Point, index_of, offset_of
 from schemas.verdict import Verdict, Warn
-from stream_workers.claims import pack_all, resent_key
+from stream_workers.claims import CLAIM, Claims, Keys, Table, claims_at, resent_key
 from stream_workers.coverage import Coverage, covers, extended, holds, to_text
 from stream_workers.dedupe import Decision, Place, Standing, decide
 
-LookUp = Callable[[list[bytes]], Sequence[bytes | None]]
-"""The packed claims of keys, in their order; None where there is none."""
+LookUp = Callable[[Keys], Table]
+"""The claim of each key, or one that isn't there; the keys come in their own order."""
 
 
 class Catalog(Protocol):
@@ -41,7 +41,7 @@ class Folded:
     """What a block became.
 
     rows      One Arrow batch for one INSERT: events, dead letters, and the block's marker.
-    claims    Keys and packed claims to write once the rows are in; by key, which RocksDB likes.
+    claims    What to write once the rows are in, in the order of the keys.
     coverage  What the partition holds after this block.
     balance   What it has taken so far, and how many rows that has to be.
     tally     Rows by verdict, for metrics.
@@ -49,7 +49,7 @@ class Folded:
     """
 
     rows: pa.RecordBatch
-    claims: list[tuple[bytes, bytes]]
+    claims: Claims
     coverage: Coverage
     balance: Balance
     tally: Counter[str]
@@ -85,24 +85,24 @@ def fold(
     taken = _taken(block, events, letters)
     superseded = _superseded(events)
     keys = _claim_keys(events, superseded)
-    decision = decide(
-        keys,
-        events.column("content").to_pylist() if keys else [],
-        indexes.tolist(),
-        None if superseded is None else [each is not None for each in superseded],
-        look_up(keys) if keys else [],
-        place,
-        horizon_ms,
+    order = np.argsort(keys.heads)
+    found = np.empty(len(keys), dtype=CLAIM)
+    found[order] = look_up(keys.take(order))
+    contents = events.column("content").to_numpy()
+    again = (
+        None
+        if superseded is None
+        else np.array([row is not None for row in superseded], dtype=bool)
     )
+    decision = decide(keys, contents, indexes, again, found, place, horizon_ms, order)
+    by_key = order[decision.standings[order] == Standing.ACCEPTED]
+    table = claims_at(place.epoch, place.offset, indexes[by_key], place.time, contents[by_key])
+    claims = Claims(keys.take(by_key), table)
     dropped = int(np.count_nonzero(decision.standings == Standing.DROPPED))
     balance = balance.with_block(taken, sum(taken.values()) - dropped + 1)
     if dropped:
-        events, indexes, keys, decision = _without_dropped(events, indexes, keys, decision)
+        events, indexes, decision = _without_dropped(events, indexes, decision)
     accepted = np.flatnonzero(decision.standings == Standing.ACCEPTED)
-    rows_by_key = accepted[np.argsort(_key_heads(events)[accepted])]
-    contents = events.column("content").to_numpy()[rows_by_key]
-    packed = pack_all(place.epoch, place.offset, indexes[rows_by_key], place.time, contents)
-    claims = list(zip([keys[row] for row in rows_by_key.tolist()], packed, strict=True))
     after = extended(coverage, ((block.logs[r.log], r.start, r.stop) for r in block.ranges))
     sheet = _Sheet(events, indexes, block, place, owner)
     sheet.mark_duplicates(decision)
@@ -142,31 +142,18 @@ def _taken(
     return {block.logs[number]: int(counts[number]) for number in np.flatnonzero(counts)}
 
 
-def _claim_keys(events: pa.RecordBatch, superseded: list[Point | None] | None) -> list[bytes]:
+def _claim_keys(events: pa.RecordBatch, superseded: list[Point | None] | None) -> Keys:
     """What each event claims: its id, or, when it is re-sent, the row that it supersedes."""
-    keys = _keys(events)
+    column = events.column("key")
+    keys = Keys.of(column.buffers()[1], column.offset, len(column))
     if superseded is None:
         return keys
-    return [
-        key if row is None else resent_key(key, row)
-        for key, row in zip(keys, superseded, strict=True)
-    ]
-
-
-def _keys(events: pa.RecordBatch) -> list[bytes]:
-    """The keys of the ids, sliced from one buffer."""
-    column = events.column("key")
-    text = column.buffers()[1].to_pybytes()
-    start = column.offset * 16
-    return [text[at : at + 16] for at in range(start, start + 16 * len(column), 16)]
-
-
-def _key_heads(events: pa.RecordBatch) -> npt.NDArray[np.uint64]:
-    """The first half of each claim key, to sort by."""
-    column = events.column("key")
-    halves = np.frombuffer(column.buffers()[1], dtype=">u8").reshape(-1, 2)
-    heads = halves[column.offset : column.offset + len(column), 0]
-    return heads.astype(np.uint64)
+    return Keys.of(
+        b"".join(
+            key if row is None else resent_key(key, row)
+            for key, row in zip(keys.texts(), superseded, strict=True)
+        )
+    )
 
 
 def _superseded(events: pa.RecordBatch) -> list[Point | None] | None:
@@ -184,22 +171,12 @@ def _superseded(events: pa.RecordBatch) -> list[Point | None] | None:
 
 
 def _without_dropped(
-    events: pa.RecordBatch,
-    indexes: npt.NDArray[np.uint32],
-    keys: list[bytes],
-    decision: Decision,
-) -> tuple[pa.RecordBatch, npt.NDArray[np.uint32], list[bytes], Decision]:
+    events: pa.RecordBatch, indexes: npt.NDArray[np.uint32], decision: Decision
+) -> tuple[pa.RecordBatch, npt.NDArray[np.uint32], Decision]:
     kept = np.flatnonzero(decision.standings != Standing.DROPPED)
-    moved = {old: new for new, old in enumerate(kept.tolist())}
-    return (
-        events.take(pa.array(kept)),
-        indexes[kept],
-        [keys[row] for row in kept.tolist()],
-        Decision(
-            decision.standings[kept],
-            {moved[row]: first for row, first in decision.first.items()},
-        ),
-    )
+    standings, first, differs = decision
+    decision = Decision(standings[kept], first[kept], differs[kept])
+    return events.take(pa.array(kept)), indexes[kept], decision
 
 
 class _Sheet:
@@ -233,11 +210,13 @@ class _Sheet:
 
     def mark_duplicates(self, decision: Decision) -> None:
         """Fill in the rows of duplicates: where the first one is, and whether it differed."""
-        for row, (point, differs) in decision.first.items():
-            self.verdicts[row] = CODES[Verdict.DUPLICATE]
-            self.first_epoch[row], self.first_offset[row], self.first_index[row] = point
-            if differs:
-                self.warnings[row] = Warn.CONTENT_DIFFERS
+        rows = np.flatnonzero(decision.standings == Standing.DUPLICATE)
+        first = decision.first[rows]
+        self.verdicts[rows] = CODES[Verdict.DUPLICATE]
+        self.first_epoch[rows], self.first_offset[rows] = first["epoch"], first["offset"]
+        self.first_index[rows] = first["row"]
+        for row in rows[decision.differs[rows]].tolist():
+            self.warnings[row] = Warn.CONTENT_DIFFERS
 
     def match(self, accepted: npt.NDArray[np.int64], catalog: Catalog) -> None:
         """Match the accepted events, one group of (account, event name) after the other."""

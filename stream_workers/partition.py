@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import count as attempts
@@ -23,8 +23,9 @@ from schemas.block import COLUMNS, VERSION, Block, DeadLetter, UnreadableBlock, 
 from schemas.failpoint import failpoint
 from schemas.position import Log, position
 from schemas.topics import block_topic
+from stream_workers.claim_runs import Run, look_up
 from stream_workers.claim_store import ClaimStore
-from stream_workers.claims import later
+from stream_workers.claims import Claims, Keys, Table, later, no_claims
 from stream_workers.coverage import Coverage
 from stream_workers.dedupe import Place
 from stream_workers.folding import Folded, fold
@@ -50,6 +51,7 @@ class Parts:
              it folds for one partition, the inserts of the others are under way. Nothing else
              touches open claims.
     refills  The one thread that reads lost claims back, of one partition after the other.
+    merges   The one thread that merges what claims are on disk.
     """
 
     settings: WorkerSettings
@@ -58,6 +60,7 @@ class Parts:
     follower: Follower
     core: Executor
     refills: Executor
+    merges: Executor
 
 
 class Partition:
@@ -98,7 +101,12 @@ class Partition:
         """Open the claims, and start to read back those that this disk lacks. Synchronous."""
         settings, store = self._parts.settings, self._parts.store
         folder = settings.claims / f"{settings.block_epoch}-{self.number}"
-        self._claims = ClaimStore(folder, identity=store.identity, horizon_ms=settings.horizon_ms)
+        self._claims = ClaimStore(
+            folder,
+            identity=store.identity,
+            horizon_ms=settings.horizon_ms,
+            background=self._parts.merges,
+        )
         upto = self.next_offset - 1
         if self._claims.reached > upto:  # the store came back from an older copy of itself
             log.warning("block partition %d: claims are ahead of the store", self.number)
@@ -134,35 +142,33 @@ class Partition:
         self.next_offset = offset + 1
         return folded.tally
 
-    async def _stored_claims(self, block: Block, place: Place) -> Mapping[bytes, bytes]:
+    async def _stored_claims(self, block: Block, place: Place) -> Claims:
         """The claims of a block's ids that this disk may lack: none when nothing is read back.
 
         Asks until the store answers: without them nothing can be decided.
         """
         refill, since = self._refill, place.time - self._parts.settings.horizon_ms
         if refill is None:
-            return {}
+            return no_claims()
         if refill.done:
             self._refill = None
-            return {}
+            return no_claims()
         return await self._ask(lambda: refill.look_up(block.table(), since))
 
-    def _fold(
-        self, block: Block, place: Place, catalog: Snapshot, stored: Mapping[bytes, bytes]
-    ) -> Folded:
+    def _fold(self, block: Block, place: Place, catalog: Snapshot, stored: Claims) -> Folded:
         claims = self._opened_claims()
 
-        def look_up(keys: list[bytes]) -> Sequence[bytes | None]:
-            found = claims.look_up(keys, place.time)
-            if not stored:
-                return found
-            return [later(claim, stored.get(key)) for key, claim in zip(keys, found, strict=True)]
+        def found(keys: Keys) -> Table:
+            on_disk = claims.look_up(keys, place.time)
+            if not len(stored):
+                return on_disk
+            return later(on_disk, look_up([Run.of(stored.latest())], keys))
 
         return fold(
             self._coverage,
             block,
             place,
-            look_up,
+            found,
             catalog,
             owner=self._owner,
             horizon_ms=self._parts.settings.horizon_ms,

@@ -8,14 +8,16 @@ from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 from prometheus_client import Counter, Gauge
 
 from stream_workers.claim_store import ClaimStore
+from stream_workers.claims import Claims, no_claims
 from stream_workers.store import NO_ANSWER, Store
 
-SLICE = 2048
-"""Claims that are added at once: a block waits some 10 ms for them."""
+SLICE = 16384
+"""Claims that are added at once: a block waits some ms for them."""
 RETRY_S = 2.0
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ class Refill:
         """Whether all claims are read back. Raises the fault that ended it before."""
         return self._reading.done() and self._reading.result() is None
 
-    def look_up(self, ids: pa.RecordBatch, since: int) -> dict[bytes, bytes]:
+    def look_up(self, ids: pa.RecordBatch, since: int) -> Claims:
         """The claims of ids (`account`, `event_id`) of which this disk may lack the latest.
 
         Who looks on the disk afterwards, and takes the later of the two, has the claim: what is
@@ -66,7 +68,7 @@ class Refill:
         """
         after = self.claims.reached
         if after >= self.upto:
-            return {}
+            return no_claims()
         return self.store.claims_of(ids, self.partition, after, self.upto, since)
 
     def _run(self) -> None:
@@ -98,8 +100,8 @@ class Refill:
         count = 0
         with closing(self.store.claims(*span, end, self.since)) as chunks:
             for chunk in chunks:
-                for at in range(0, len(chunk), SLICE):
-                    self._on_core(self.claims.add, chunk[at : at + SLICE])
+                for rows in np.split(np.arange(len(chunk)), range(SLICE, len(chunk), SLICE)):
+                    self._on_core(self.claims.add, chunk.take(rows))
                 count += len(chunk)
                 READ_BACK.inc(len(chunk))
         self._on_core(self.claims.complete, end)

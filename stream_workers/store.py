@@ -18,7 +18,7 @@ from clickhouse.views import states_over
 from schemas.balance import NOTHING, Balance
 from schemas.block import ipc
 from schemas.position import slot_of
-from stream_workers.claims import pack_all
+from stream_workers.claims import Claims, Keys, claims_at, no_claims
 from stream_workers.coverage import Coverage, from_text
 
 OWNER_RANDOM_BITS = 20
@@ -272,8 +272,8 @@ class Store:
 
     def claims(
         self, partition: int, after: int, upto: int, since: int
-    ) -> Generator[list[tuple[int, bytes, bytes]], None, None]:
-        """Yield, in chunks, (block time, key, packed claim) of the events stored since (ms).
+    ) -> Generator[Claims, None, None]:
+        """Yield, in chunks, the claims of the events stored since (ms).
 
         In any order; the later position of a key counts. One thread of the server's works on it.
         """
@@ -289,8 +289,8 @@ class Store:
 
     def claims_of(
         self, ids: pa.RecordBatch, partition: int, after: int, upto: int, since: int
-    ) -> dict[bytes, bytes]:
-        """The packed claims by key, as `claims` would have them, of some ids.
+    ) -> Claims:
+        """The claims of some ids, as `claims` would have them.
 
         `ids` has the columns `account` and `event_id`. More keys may come than were asked for.
         """
@@ -307,7 +307,7 @@ class Store:
             external_data=table,
         )
         with pa.ipc.open_stream(answer) as reader:
-            return {key: claim for batch in reader for _, key, claim in _claims_in(batch)}
+            return Claims.joined([no_claims(), *map(_claims_in, reader)])
 
     def _span(self, partition: int, after: int, upto: int, since: int) -> dict[str, int]:
         return {
@@ -316,9 +316,10 @@ class Store:
         }  # fmt: skip
 
 
-def _claims_in(batch: pa.RecordBatch) -> list[tuple[int, bytes, bytes]]:
-    """Block time, key and packed claim of each row."""
+def _claims_in(batch: pa.RecordBatch) -> Claims:
+    """The claim of each row."""
     names = ("block_epoch", "block_offset", "block_index", "block_time_ms", "content")
     epochs, offsets, rows, times, contents = (batch.column(name).to_numpy() for name in names)
-    packed = pack_all(epochs, offsets, rows, times, contents)
-    return list(zip(times.tolist(), batch.column("key").to_pylist(), packed, strict=True))
+    column = batch.column("key")
+    keys = Keys.of(column.buffers()[1], column.offset, len(column))
+    return Claims(keys, claims_at(epochs, offsets, rows, times, contents))

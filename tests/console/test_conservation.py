@@ -25,6 +25,7 @@ from stream_workers.folding import fold
 from tests.stream_workers.worlds import (
     HORIZON_MS,
     NOW,
+    Remembered,
     cut,
     make_catalog,
     make_event,
@@ -47,7 +48,7 @@ class Counting:
     offset: int = 0
     coverage: Coverage = field(default_factory=dict)
     balance: Balance = NOTHING
-    claims: dict[bytes, bytes] = field(default_factory=dict)
+    claims: Remembered = field(default_factory=Remembered)
 
 
 @dataclass
@@ -79,19 +80,18 @@ class Pipeline:
             await self._count(self.partitions[number], number, self.lose(block))
 
     async def _count(self, counting: Counting, number: int, block: Block) -> None:
-        claims = counting.claims
         folded = fold(
             counting.coverage,
             block,
             Place(self.epoch, number, counting.offset, NOW + counting.offset),
-            lambda keys: [claims.get(key) for key in keys],
+            counting.claims.look_up,
             make_catalog(make_feature()),
             owner=0,
             horizon_ms=HORIZON_MS,
             balance=counting.balance,
         )
         await self.inserts.insert("events", ipc(folded.rows), token=uuid4().hex)
-        claims.update(folded.claims)
+        counting.claims.keep(folded.claims)
         counting.coverage, counting.balance = folded.coverage, folded.balance
         counting.offset += 1
 

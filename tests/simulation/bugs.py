@@ -21,7 +21,7 @@ from schemas.limits import BLOCK_BYTES_MAX
 from schemas.position import SLOTS_PER_EPOCH
 from stream_workers import claim_store, claims, folding, partition, store
 from stream_workers.claim_store import ClaimStore
-from stream_workers.claims import later
+from stream_workers.claims import Table, is_there, later, no_claims
 from stream_workers.counter import Counting
 from stream_workers.coverage import extended
 from stream_workers.dedupe import Standing, decide
@@ -86,7 +86,7 @@ def a_disk_ahead_of_the_store_is_trusted(patch: pytest.MonkeyPatch) -> None:
 
 @bug("plain", "25:lose")
 def the_store_is_not_asked_while_claims_are_read_back(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Refill, "look_up", lambda *_: {})
+    patch.setattr(Refill, "look_up", lambda *_: no_claims())
 
 
 @bug("plain", "4:pause")
@@ -113,10 +113,9 @@ def what_is_reached_jumps_over_what_is_missing(patch: pytest.MonkeyPatch) -> Non
 
 @bug("outdated")
 def the_earlier_of_two_claims_wins(patch: pytest.MonkeyPatch) -> None:
-    def earlier(one: bytes | None, other: bytes | None) -> bytes | None:
-        if one is None or other is None:
-            return one or other
-        return one if later(one, other) is other else other
+    def earlier(one: Table, other: Table) -> Table:
+        first = np.where(later(one, other) == one, other, one)
+        return np.where(is_there(one) & is_there(other), first, later(one, other))
 
     patch.setattr(claim_store, "later", earlier)
     patch.setattr(partition, "later", earlier)
@@ -125,23 +124,17 @@ def the_earlier_of_two_claims_wins(patch: pytest.MonkeyPatch) -> None:
 @bug("forgotten")
 def claims_expire_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
     def by_the_wall(*rest: Any) -> Any:
-        now = rest[-2]._replace(time=int(time.time() * 1000))
-        return decide(*(*rest[:-2], now, rest[-1]))
+        *before, place, horizon_ms, order = rest
+        now = place._replace(time=int(time.time() * 1000))
+        return decide(*(*before, now, horizon_ms, order))
 
     patch.setattr(folding, "decide", by_the_wall)
 
 
 @bug("forgotten")
 def a_generation_is_dropped_too_early(patch: pytest.MonkeyPatch) -> None:
-    real = ClaimStore._make_room
-
-    def make_room(self: ClaimStore, generation: int) -> None:
-        real(self, generation)
-        for old in [number for number in self._families if number < generation]:
-            del self._families[old], self._handles[old]
-            self._db.drop_column_family(str(old))
-
-    patch.setattr(ClaimStore, "_make_room", make_room)
+    real = ClaimStore._drop_before
+    patch.setattr(ClaimStore, "_drop_before", lambda self, oldest: real(self, oldest + 1))
 
 
 # Decisions

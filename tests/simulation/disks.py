@@ -1,31 +1,35 @@
-"""Disks: RocksDB folders of simulated workers. A batch is in whole or not at all; a folder can be
-lost, or be an older copy of itself."""
+"""Disks: folders of claims of simulated workers. What is written to a file is in whole or not at
+all; a folder can be lost, or be an older copy of itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+
+from stream_workers.claim_files import Bytes
 from tests.simulation.fibers import current, effect
 
-Entry = tuple[str, bytes, bytes]  # column family, key, value
+RECENT_MAX = 3
+SMALL = 1
+FAN = 2
+"""So that a few claims make up several runs on disk, and these are merged."""
+
+Content = dict[str, bytes]
 
 
 @dataclass
 class Folder:
-    """What was written to a folder, in order; its content is what that comes to."""
+    """What was done to a folder, in order; its content is what that comes to."""
 
-    changes: list[Callable[["Content"], None]] = field(default_factory=list)
+    changes: list[Callable[[Content], object]] = field(default_factory=list)
 
-    def content(self) -> "Content":
-        """The families and their entries."""
-        content: Content = {"default": {}}
+    def content(self) -> Content:
+        """The files and what is in them."""
+        content: Content = {}
         for change in self.changes:
             change(content)
         return content
-
-
-Content = dict[str, dict[bytes, bytes]]
 
 
 class Disks:
@@ -49,77 +53,49 @@ class Disks:
             del folder.changes[len(folder.changes) // 2 :]
 
 
-class Batch:
-    """A WriteBatch."""
+class Files:
+    """A folder as the claim store uses it."""
 
-    def __init__(self, raw_mode: bool = True) -> None:
-        self.entries: list[Entry] = []
-
-    def put(self, key: bytes, value: bytes, family: str = "default") -> None:
-        self.entries.append((family, key, value))
-
-
-class Database:
-    """An Rdict: the calls that the claim store makes of it."""
-
-    def __init__(self, path: str, **options: Any) -> None:
+    def __init__(self, path: Path) -> None:
         disks: Disks = current().process.world.disks
-        if not (Path(path) / "CURRENT").exists():
-            disks.folders[path] = Folder()
-            (Path(path) / "CURRENT").touch()
-        self._folder = disks.folders[path]
-        self.content = self._folder.content()
+        self._folder = disks.folders.setdefault(str(path), Folder())
+        self._content = self._folder.content()
 
-    @staticmethod
-    def list_cf(path: str, options: Any) -> list[str]:
-        disks: Disks = current().process.world.disks
-        return list(disks.folders[path].content()) if path in disks.folders else []
-
-    def _change(self, name: str, change: Callable[[Content], None]) -> None:
+    def _change(self, name: str, change: Callable[[Content], object]) -> None:
         effect(f"claims: {name}")
-        change(self.content)
+        change(self._content)
         self._folder.changes.append(change)
 
-    def get(self, key: bytes) -> bytes | None:
-        return self.content["default"].get(key)
+    def names(self) -> list[str]:
+        """Of all files, in order."""
+        return sorted(self._content)
 
-    def put(self, key: bytes, value: bytes) -> None:
-        if self.get(key) != value:
-            self._change(f"put {key.decode()}", lambda all_: all_["default"].update({key: value}))
+    def read(self, name: str) -> Bytes:
+        """The bytes of a file."""
+        return np.frombuffer(self._content[name], dtype=np.uint8)
 
-    def write(self, batch: Batch, options: Any = None) -> None:
-        def change(content: Content) -> None:
-            for family, key, value in batch.entries:
-                content[family][key] = value
+    def append(self, name: str, text: bytes) -> None:
+        """Add to a file."""
+        self._change(
+            f"append to {name}", lambda files: files.update({name: files.get(name, b"") + text})
+        )
 
-        self._change(f"batch of {len(batch.entries)}", change)
+    def write(self, name: str, size: int, fill: Callable[[Bytes], None]) -> None:
+        """Make a file."""
+        content = np.zeros(size, dtype=np.uint8)
+        fill(content)
+        self._change(f"write {name}", lambda files: files.update({name: content.tobytes()}))
 
-    def create_column_family(self, name: str, options: Any) -> None:
-        self._change(f"generation {name}", lambda content: content.update({name: {}}))
+    def sync(self, name: str) -> None:
+        """Whatever is written stays: nobody has a power failure."""
 
-    def drop_column_family(self, name: str) -> None:
-        def change(content: Content) -> None:
-            del content[name]
+    def settle(self, name: str, final: str) -> None:
+        """Give a file its name."""
+        self._change(f"settle {final}", lambda files: files.update({final: files.pop(name)}))
 
-        self._change(f"drop generation {name}", change)
-
-    def get_column_family(self, name: str) -> "_Family":
-        return _Family(self, name)
-
-    def get_column_family_handle(self, name: str) -> str:
-        return name
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-@dataclass
-class _Family:
-    database: Database
-    name: str
-
-    def __getitem__(self, keys: list[bytes]) -> Sequence[bytes | None]:
-        return [self.database.content[self.name].get(key) for key in keys]
+    def remove(self, name: str) -> None:
+        """Remove a file."""
+        self._change(f"remove {name}", lambda files: files.pop(name, None))
 
     def close(self) -> None:
         """Nothing is held."""

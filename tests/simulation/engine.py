@@ -22,7 +22,7 @@ from clickhouse_connect.driver.exceptions import OperationalError
 
 from clickhouse.client import InsertFailed
 from schemas.position import Point
-from stream_workers.claims import Claim, pack
+from stream_workers.claims import Claim, Claims
 from stream_workers.partition import VIOLATED_CONSTRAINT
 from stream_workers.store import Store
 from tests.simulation.fibers import Process, current, effect, wait
@@ -346,19 +346,18 @@ class SimulatedStore(Store):
 
     def claims(
         self, partition: int, after: int, upto: int, since: int
-    ) -> Generator[list[tuple[int, bytes, bytes]], None, None]:
+    ) -> Generator[Claims, None, None]:
         ask("a page of claims")
-        for at, key, claim in reversed(list(self._claims(partition, after, upto, since))):
-            yield [(claim.time, key, pack(claim))]
-            del at
+        for _, key, claim in reversed(list(self._claims(partition, after, upto, since))):
+            yield Claims.of([(key, claim)])
 
     def claims_of(
         self, ids: pa.RecordBatch, partition: int, after: int, upto: int, since: int
-    ) -> dict[bytes, bytes]:
+    ) -> Claims:
         ask("claims of ids")
         pairs = {(row["account"], row["event_id"]) for row in ids.to_pylist()}
         rows = self._claims(partition, after, upto, since, pairs)
-        return {key: pack(claim) for _, key, claim in sorted(rows)}
+        return Claims.of((key, claim) for _, key, claim in rows)
 
     def _claims(
         self,

@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from stream_workers import claim_store, counter, packer, packing, partition, refill, store
+from stream_workers import (
+    claim_runs,
+    claim_store,
+    counter,
+    packer,
+    packing,
+    partition,
+    refill,
+    store,
+)
 from stream_workers.counter import Counting
 from stream_workers.group_commit import GroupCommit
 from stream_workers.pace import Pace
@@ -53,6 +62,7 @@ def count(process: Process) -> None:
         follower,
         Calls(),
         Thread(process),
+        Calls(),
     )
     counting = Counting(parts, log.BLOCKS)
 
@@ -146,8 +156,10 @@ def replaced(bytes_max: int) -> Iterator[None]:
     `bytes_max` is what a block may weigh.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(claim_store, "Rdict", disks.Database)
-        patch.setattr(claim_store, "WriteBatch", disks.Batch)
+        patch.setattr(claim_store, "Files", disks.Files)
+        patch.setattr(claim_store, "RECENT_MAX", disks.RECENT_MAX)
+        patch.setattr(claim_runs, "FAN", disks.FAN)
+        patch.setattr(claim_runs, "SMALL", disks.SMALL)
         patch.setattr(packer, "BoundedConsumer", log.Consumer)
         patch.setattr(packer, "AIOKafkaProducer", log.Producer)
         patch.setattr(packer, "Pace", partial(Pace, clock=lambda: 0.0))

@@ -2,12 +2,13 @@
 
 from itertools import permutations
 
+import numpy as np
 import pytest
 
 from schemas.position import Point
-from stream_workers.claims import resent_key
+from stream_workers.claims import Claim, Keys, listed, resent_key
 from stream_workers.dedupe import Decision, Place, Standing, decide
-from tests.stream_workers.worlds import HORIZON_MS, NOW, claim
+from tests.stream_workers.worlds import HORIZON_MS, NOW, Remembered, claim
 
 A, B = b"a" * 16, b"b" * 16
 ACCEPTED, DUPLICATE, DROPPED = Standing.ACCEPTED, Standing.DUPLICATE, Standing.DROPPED
@@ -15,34 +16,43 @@ ACCEPTED, DUPLICATE, DROPPED = Standing.ACCEPTED, Standing.DUPLICATE, Standing.D
 
 def judge(
     keys: list[bytes],
-    found: dict[bytes, bytes] | None = None,
+    found: dict[bytes, Claim] | None = None,
     resent: list[bool] | None = None,
     *,
+    epoch: int = 0,
     offset: int = 10,
-    time: int = NOW,
     contents: list[int] | None = None,
 ) -> Decision:
+    known = Keys.of(b"".join(keys))
     return decide(
-        keys,
-        contents or [0] * len(keys),
-        range(len(keys)),
-        resent,
-        [(found or {}).get(key) for key in keys],
-        Place(0, 0, offset, time),
+        known,
+        np.array(contents or [0] * len(keys), dtype=np.uint32),
+        np.arange(len(keys), dtype=np.uint32),
+        None if resent is None else np.array(resent),
+        Remembered(found or {}).look_up(known),
+        Place(epoch, 0, offset, NOW),
         HORIZON_MS,
+        np.argsort(known.heads),
     )
+
+
+def first_of(decision: Decision) -> dict[int, tuple[Point, bool]]:
+    """Of each duplicate where the first is, and whether it differs."""
+    rows = np.flatnonzero(decision.standings == DUPLICATE).tolist()
+    firsts = [one.point for one in listed(decision.first)]
+    return {row: (firsts[row], bool(decision.differs[row])) for row in rows}
 
 
 def test_an_id_that_comes_back_inside_a_block_counts_once() -> None:
     decision = judge([A, B, A], contents=[1, 2, 3])
     assert decision.standings.tolist() == [ACCEPTED, ACCEPTED, DUPLICATE]
-    assert decision.first == {2: (Point(0, 10, 0), True)}
+    assert first_of(decision) == {2: (Point(0, 10, 0), True)}
 
 
 def test_an_earlier_claim_makes_a_duplicate_that_names_the_first() -> None:
     decision = judge([A], {A: claim(7, 3)})
     assert decision.standings.tolist() == [DUPLICATE]
-    assert decision.first == {0: (Point(0, 7, 3), False)}
+    assert first_of(decision) == {0: (Point(0, 7, 3), False)}
 
 
 def test_a_claim_at_the_own_place_or_later_is_the_own() -> None:
@@ -83,10 +93,9 @@ def test_duplicates_around_a_resent_event_of_their_id_stay_duplicates() -> None:
     was = Point(0, 4, 2)
     decision = judge([A, resent_key(A, was), A], {A: claim(4, 2)}, [False, True, False])
     assert decision.standings.tolist() == [DUPLICATE, ACCEPTED, DUPLICATE]
-    assert decision.first == {0: (was, False), 2: (was, False)}
+    assert first_of(decision) == {0: (was, False), 2: (was, False)}
 
 
 def test_the_claim_of_another_epoch_comes_before() -> None:
-    place = Place(1, 0, 0, NOW)
-    decision = decide([A], [0], [0], None, [claim(999)], place, HORIZON_MS)
+    decision = judge([A], {A: claim(999)}, epoch=1, offset=0)
     assert decision.standings.tolist() == [DUPLICATE]

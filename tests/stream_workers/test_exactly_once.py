@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from schemas.block import Block
 from schemas.position import Log
-from stream_workers.claims import unpack
 from stream_workers.packing import Record
 from tests.stream_workers.worlds import (
     Counted,
     Packing,
+    Remembered,
     Row,
     count_all,
     make_catalog,
@@ -150,13 +150,13 @@ def test_a_replay_of_any_suffix_gives_identical_rows(
     states = []
     rows_of: list[list[Row]] = []
     for block in blocks:
-        states.append((counter.coverage, counter.balance, dict(counter.claims)))
+        states.append((counter.coverage, counter.balance, Remembered(counter.claims)))
         rows_of.append(counter.fold(block).rows.to_pylist())
     if not blocks:
         return
     start = data.draw(st.integers(0, len(blocks) - 1))
     coverage, balance, claims_then = states[start]
-    for claims in (claims_then, dict(counter.claims)):
+    for claims in (claims_then, Remembered(counter.claims)):
         again = Counted(CATALOG, 0, coverage, balance, claims, start)
         for block, rows in zip(blocks[start:], rows_of[start:], strict=True):
             assert again.fold(block).rows.to_pylist() == rows
@@ -172,9 +172,7 @@ def test_a_row_stands_where_its_claim_says(all_records: list[Record], data: st.D
     blocks = list(packer.flush(len(all_records), lambda: True))
     for counter in count_all(blocks * 2, CATALOG, 2):
         owners = [row for row in counter.events() if row["verdict"] in ("counted", "filtered")]
-        assert {point(row) for row in owners} == {
-            unpack(value).point for value in counter.claims.values()
-        }
+        assert {point(row) for row in owners} == {claim.point for claim in counter.claims.values()}
         for row in counter.events():
             if row["verdict"] == "duplicate":
                 first = (row["first_epoch"], row["first_offset"], row["first_index"])

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from clickhouse.client import InsertFailed
 from schemas.block import Block, encode
 from schemas.position import Point
 from stream_workers import partition as module
-from stream_workers.claims import Claim, pack, resent_key, unpack
+from stream_workers.claims import Claim, Claims, Keys, no_claims, resent_key
 from stream_workers.group_commit import GroupCommit
 from stream_workers.partition import Partition, Parts
 from stream_workers.settings import WorkerSettings
@@ -23,6 +23,7 @@ from tests.stream_workers.worlds import (
     NOW,
     claim,
     cut,
+    found_in,
     make_catalog,
     make_event,
     make_feature,
@@ -59,24 +60,20 @@ class FakeStore:
     def page_end(self, partition: int, after: int, upto: int, since: int) -> int:
         return min(after + 2, upto)
 
-    def claims(
-        self, partition: int, after: int, upto: int, since: int
-    ) -> Iterator[list[tuple[int, bytes, bytes]]]:
+    def claims(self, partition: int, after: int, upto: int, since: int) -> Iterator[Claims]:
         for row in reversed(self.rows):  # in any order
             if row["verdict"] in ("duplicate", "dead_letter", "marker"):
                 continue
             if after < row["block_offset"] <= upto:
                 time = int(row["block_time"].timestamp() * 1000)
-                yield [(time, key_of(row), pack(Claim(point(row), time, 0)))]
+                yield Claims.of([(key_of(row), Claim(point(row), time, 0))])
 
-    def claims_of(self, ids: pa.RecordBatch, *span: int) -> dict[bytes, bytes]:
+    def claims_of(self, ids: pa.RecordBatch, *span: int) -> Claims:
         asked = {(row["account"], row["event_id"]) for row in ids.to_pylist()}
         rows = [row for row in self.rows if (row["account"], row["event_id"]) in asked]
         asked_for = FakeStore()
         asked_for.rows = rows
-        found = FakeStore.claims(asked_for, *span)
-        claims = sorted((unpack(c).point, k, c) for [(_, k, c)] in found)
-        return {key: claim for _, key, claim in claims}
+        return Claims.joined([no_claims(), *FakeStore.claims(asked_for, *span)])
 
     async def insert(self, table: str, stream: bytes, *, token: str, query_id: str) -> None:
         self.inserted.append(query_id)
@@ -111,10 +108,14 @@ def store(monkeypatch: pytest.MonkeyPatch) -> FakeStore:
 @contextmanager
 def owned(folder: Path, store: Any, inserts: Any) -> Iterator[Partition]:
     """The partition, owned by a worker with its claims in a folder."""
-    with ThreadPoolExecutor(1) as core, ThreadPoolExecutor(1) as refills:
+    threads = core, refills, merges = [ThreadPoolExecutor(1) for _ in range(3)]
+    with ExitStack() as ending:
+        for thread in threads:
+            ending.enter_context(thread)
         follower: Any = FakeFollower()
         settings = WorkerSettings(data_dir=folder)
-        made = Partition(0, Parts(settings, store, GroupCommit(inserts), follower, core, refills))
+        commits = GroupCommit(inserts)
+        made = Partition(0, Parts(settings, store, commits, follower, core, refills, merges))
         made.prepare()
         made.open()
         yield made
@@ -208,13 +209,11 @@ def test_claims_that_are_ahead_of_the_store_are_forgotten(store: FakeStore, tmp_
     """The store came back as an older copy: what was decided since is decided again."""
     with owned(tmp_path, store, store) as partition:
         assert partition._claims is not None
-        partition._claims.write(0, NOW, [(b"0" * 16, claim(0))])
+        partition._claims.write(0, NOW, Claims.of([(b"0" * 16, claim(0))]))
     with owned(tmp_path, store, store) as partition:
         assert partition._claims is not None
-        assert (claimed(partition), list(partition._claims.look_up([b"0" * 16], NOW))) == (
-            -1,
-            [None],
-        )
+        found = partition._claims.look_up(Keys.of(b"0" * 16), NOW)
+        assert (claimed(partition), found_in(found)) == (-1, [None])
 
 
 async def test_what_no_packer_wrote_is_a_dead_letter_and_counting_goes_on(

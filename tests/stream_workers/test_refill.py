@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Semaphore
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from clickhouse_connect.driver import Client
@@ -23,6 +24,7 @@ from schemas.block import Block, encode
 from stream_workers import partition as partition_module
 from stream_workers import store as store_module
 from stream_workers.claim_store import ClaimStore
+from stream_workers.claims import Claims, Keys, is_there, listed, no_claims
 from stream_workers.partition import Partition
 from stream_workers.refill import Refill
 from stream_workers.store import Store
@@ -33,6 +35,7 @@ from tests.stream_workers.worlds import (
     NOW,
     Counted,
     Row,
+    found_in,
     make_catalog,
     make_event,
     make_feature,
@@ -75,7 +78,9 @@ class SlowStore(Gate, Store):
 
     def claims(self, *span: int) -> Iterator[Any]:  # type: ignore[override]
         chunks = super().claims(*span)
-        yield from self.through([each] for chunk in chunks for each in chunk)
+        yield from self.through(
+            chunk.take(np.array([row])) for chunk in chunks for row in range(len(chunk))
+        )
 
 
 @contextmanager
@@ -220,7 +225,7 @@ async def test_without_an_answer_nothing_is_decided(store: FakeStore, tmp_path: 
     slow = SlowFake(store)
     asked = 0
 
-    def away(*_: Any) -> dict[bytes, bytes]:
+    def away(*_: Any) -> Claims:
         nonlocal asked
         asked += 1
         if asked < 3:
@@ -283,7 +288,8 @@ async def test_a_partition_is_let_go_in_the_middle_and_nothing_touches_its_claim
         claims = ClaimStore(folder, identity="fake", horizon_ms=HORIZON_MS)
         slow.permits.release(ALL)
         refill._reading.result(10)
-        assert (claims.reached, list(claims.look_up([b"0" * 16], NOW))) == (-1, [None])
+        found = found_in(claims.look_up(Keys.of(b"0" * 16), NOW))
+        assert (claims.reached, found) == (-1, [None])
         claims.close()
 
 
@@ -351,13 +357,8 @@ def check_disk(folder: Path, store: FakeStore) -> None:
     if not (folder / "claims" / "0" / "0-0").exists():
         return
     claims = ClaimStore(folder / "claims/0/0-0", identity="fake", horizon_ms=HORIZON_MS)
-    latest: dict[bytes, bytes] = {}
-    for [(_, key, packed)] in sorted(
-        FakeStore.claims(store, 0, -1, claims.reached, 0), key=lambda chunk: chunk[0][2][2:]
-    ):
-        latest[key] = packed
-    found = claims.look_up(list(latest), NOW)
-    assert all(found)
+    stored = Claims.joined([no_claims(), *FakeStore.claims(store, 0, -1, claims.reached, 0)])
+    assert is_there(claims.look_up(stored.keys, NOW)).all()
     claims.close()
 
 
@@ -402,5 +403,6 @@ async def test_with_all_claims_lost_a_block_is_counted_before_they_are_read_back
     rows = list(client.query("SELECT * FROM events").named_results())
     assert decided(rows) == decided(oracle.rows)
     disk = ClaimStore(tmp_path / "claims/0/0-0", identity=slow.identity, horizon_ms=HORIZON_MS)
-    assert list(disk.look_up(list(oracle.claims), NOW)) == list(oracle.claims.values())
+    found = disk.look_up(Keys.of(b"".join(oracle.claims)), NOW)
+    assert listed(found) == list(oracle.claims.values())
     disk.close()

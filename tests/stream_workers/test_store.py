@@ -13,7 +13,7 @@ from clickhouse_connect.driver import Client
 from clickhouse.client import InsertFailed, Inserts
 from stream_workers import store as module
 from stream_workers.claim_store import ClaimStore
-from stream_workers.claims import unpack
+from stream_workers.claims import Keys, listed
 from stream_workers.store import IDS, Store, StoreBehind
 from tests.stream_workers.test_folding import block_of, block_of_resent
 from tests.stream_workers.worlds import (
@@ -216,12 +216,13 @@ async def test_claims_read_back_are_what_the_packer_and_the_counter_made(
     claims = ClaimStore(tmp_path / "claims", identity="x", horizon_ms=HORIZON_MS)
     for chunk in store.claims(0, -1, 1, NOW - HORIZON_MS):
         claims.add(chunk)
-    keys = list(counter.claims)
-    assert list(claims.look_up(keys, NOW)) == [counter.claims[key] for key in keys]
-    assert len(keys) == 5  # those of four ids, and that of the row that is superseded
+    found = claims.look_up(Keys.of(b"".join(counter.claims)), NOW)
+    assert listed(found) == list(counter.claims.values())
+    assert len(found) == 5  # those of four ids, and that of the row that is superseded
     claims.close()
     asked = ids(*((row["account"], row["event_id"]) for row in counter.events()))
-    assert store.claims_of(asked, 0, -1, 1, NOW - HORIZON_MS) == counter.claims
+    of_ids = store.claims_of(asked, 0, -1, 1, NOW - HORIZON_MS).latest()
+    assert dict(of_ids.pairs()) == counter.claims
 
 
 def ids(*pairs: tuple[str, str]) -> pa.RecordBatch:
@@ -238,15 +239,15 @@ async def test_claims_are_looked_up_between_two_offsets_since_a_time_and_by_acco
     asked = ids(*(("acme", f"id{n}") for n in range(4)))
 
     def found(after: int, upto: int, since: int) -> list[int]:
-        claims = store.claims_of(asked, 0, after, upto, since).values()
-        return [unpack(claim).point.offset for claim in claims]
+        claims = store.claims_of(asked, 0, after, upto, since).latest().table
+        return sorted(claim.point.offset for claim in listed(claims))
 
     assert found(-1, 3, NOW) == [0, 1, 2, 3]
     assert found(0, 2, NOW) == [1, 2]
     assert found(-1, 3, NOW + 1) == []
-    assert store.claims_of(ids(("acme", "absent")), 0, -1, 3, NOW) == {}
-    assert store.claims_of(ids(("other", "id0")), 0, -1, 3, NOW) == {}
-    assert store.claims_of(asked, 1, -1, 3, NOW) == {}
+    assert len(store.claims_of(ids(("acme", "absent")), 0, -1, 3, NOW)) == 0
+    assert len(store.claims_of(ids(("other", "id0")), 0, -1, 3, NOW)) == 0
+    assert len(store.claims_of(asked, 1, -1, 3, NOW)) == 0
 
 
 async def test_forty_thousand_ids_are_looked_up_at_once(store: Store, inserts: Inserts) -> None:
@@ -254,8 +255,8 @@ async def test_forty_thousand_ids_are_looked_up_at_once(store: Store, inserts: I
     for rows in blocks(2, store.acquire(0)):
         await put(inserts, rows)
     asked = ids(*(("acme", f"{n:0255d}") for n in range(40_000)), ("acme", "again"))
-    [claim] = store.claims_of(asked, 0, -1, 1, NOW).values()
-    assert unpack(claim).point == (0, 0, 2)
+    [claim] = listed(store.claims_of(asked, 0, -1, 1, NOW).latest().table)
+    assert claim.point == (0, 0, 2)
 
 
 async def test_a_page_of_claims_ends_with_the_block_that_fills_it(

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
+
 from schemas.balance import NOTHING, Balance
 from schemas.block import Block, decode, encode
 from schemas.catalog import Aggregation, Feature, Reset, Status, Window
 from schemas.position import Log, Point
 from schemas.resent import Resent
-from stream_workers.claims import Claim, pack
+from stream_workers.claims import CLAIM, NOWHERE, Claim, Claims, Keys, Table, absent, listed
 from stream_workers.coverage import Coverage
 from stream_workers.dedupe import Place
 from stream_workers.folding import Folded, fold
@@ -124,6 +126,26 @@ def cut(
     return [(partition, decode(encode(block))) for partition, block in blocks]
 
 
+class Remembered(dict[bytes, Claim]):
+    """Claims by their keys, in memory."""
+
+    def look_up(self, keys: Keys) -> Table:
+        """As a claim store does."""
+        nowhere = absent(1)[0]
+        found = [self.get(key) for key in keys.texts()]
+        rows = [nowhere if one is None else (*one.point, *one[1:]) for one in found]
+        return np.array(rows, dtype=CLAIM)
+
+    def keep(self, claims: Claims) -> None:
+        """Take in what a block claims."""
+        self.update(claims.pairs())
+
+
+def found_in(table: Table) -> list[Claim | None]:
+    """Each claim of a look-up, or None."""
+    return [None if one.point.offset == NOWHERE else one for one in listed(table)]
+
+
 @dataclass
 class Counted:
     """One block partition as its counter sees it: what it has folded, and the rows."""
@@ -132,7 +154,7 @@ class Counted:
     partition: int = 0
     coverage: Coverage = field(default_factory=dict)
     balance: Balance = NOTHING
-    claims: dict[bytes, bytes] = field(default_factory=dict)
+    claims: Remembered = field(default_factory=Remembered)
     next_offset: int = 0
     rows: list[Row] = field(default_factory=list)
 
@@ -143,14 +165,14 @@ class Counted:
             self.coverage,
             block,
             place,
-            lambda keys: [self.claims.get(key) for key in keys],
+            self.claims.look_up,
             self.catalog,
             owner=owner,
             horizon_ms=HORIZON_MS,
             balance=self.balance,
         )
         self.rows += folded.rows.to_pylist()
-        self.claims.update(folded.claims)
+        self.claims.keep(folded.claims)
         self.coverage, self.balance = folded.coverage, folded.balance
         self.next_offset += 1
         return folded
@@ -205,9 +227,9 @@ def resend(row: Row) -> Resent:
     )
 
 
-def claim(offset: int, index: int = 0, time: int = NOW, content: int = 0) -> bytes:
-    """A packed claim."""
-    return pack(Claim(Point(0, offset, index), time, content))
+def claim(offset: int, index: int = 0, time: int = NOW, content: int = 0) -> Claim:
+    """A claim."""
+    return Claim(Point(0, offset, index), time, content)
 
 
 @dataclass
