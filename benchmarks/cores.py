@@ -129,7 +129,7 @@ def _nobody(account: str, customer_id: str) -> str | None:
 def count(
     blocks: Blocks, catalog: Features | None = None, before: Blocks | None = None
 ) -> tuple[float, list[bytes]]:
-    """CPU seconds to fold blocks with claims in RocksDB, and the rows as they are inserted.
+    """CPU seconds to fold blocks with claims on disk, and the rows as they are inserted.
 
     `before` are blocks that were counted already.
     """

@@ -126,6 +126,7 @@ def java_argv(settings: StackSettings, jars: list[Path]) -> list[str]:
         "-XX:+UseSerialGC",
         "-XX:MaxMetaspaceSize=160m",
         "-XX:+ExitOnOutOfMemoryError",
+        "-XX:+ErrorFileToStderr",  # its log, rather than a file wherever it was started
         "-Xlog:aot*=error",  # an archive that fits only in part is not worth a hundred lines
         "-Djava.awt.headless=true",
         "-Djava.net.preferIPv4Stack=true",

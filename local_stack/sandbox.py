@@ -34,8 +34,8 @@ SYSTEM = (  # what Python and the engine look at
     "/etc/timezone /sys/fs/cgroup /sys/devices/system /dev/urandom /proc/sys /proc/meminfo "
     "/proc/cpuinfo /proc/stat /proc/loadavg /proc/uptime /proc/filesystems /proc/self/statm "
     "/proc/self/stat /proc/self/status /proc/self/cgroup /proc/self/mountinfo /proc/self/mounts "
-    "/proc/self/limits /proc/self/maps"  # not all of /proc: it has everyone's environment
-).split()
+    "/proc/self/limits /proc/self/maps /proc/self/auxv"  # not all of /proc: it has everyone's
+).split()  # environment. Without auxv the engine takes for it what lies behind `environ`, and dies.
 THREADS = "/proc/self/task"
 """Where the engine reads how busy its threads are: each that may not throws an exception at every
 query and merge, which costs half of a short query (docs/decisions/0029)."""

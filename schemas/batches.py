@@ -78,15 +78,34 @@ class BoundedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         finally:
             _room.reset(token)
 
+    async def stop(self) -> None:
+        """Leave and disconnect, also when fetching has died: that is raised afterwards."""
+        try:
+            await super().stop()
+        except KafkaError:
+            await self._client.close()
+            raise
+
     async def getmany(self, *partitions: Any, **options: Any) -> Any:
-        """Records by partition, in order, opened now."""
-        self._room.clear()
+        """Records by partition, in order, opened now. Raises KafkaError when none can come."""
+        self._look_alive()
         return await super().getmany(*partitions, **options)
 
     async def getone(self, *partitions: Any) -> Any:
-        """The next record."""
-        self._room.clear()
+        """The next record. Raises KafkaError when none can come."""
+        self._look_alive()
         return await super().getone(*partitions)
+
+    def _look_alive(self) -> None:
+        """Make room; raise what ended the task that fetches: aiokafka would wait for ever.
+
+        A fault it doesn't expect ends it, such as uvloop's RuntimeError when it writes to a
+        connection that the broker's death has closed in that moment.
+        """
+        self._room.clear()
+        fetching = self._fetcher.error_future
+        if fetching.done() and not fetching.cancelled():
+            fetching.result()
 
 
 class _Room:

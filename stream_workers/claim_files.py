@@ -60,12 +60,7 @@ class Files:
         """Make a file of so many bytes; `fill` gets them as zeros."""
         with open(self._folder / name, "w+b") as file:
             os.posix_fallocate(file.fileno(), 0, size)  # or a full disk would kill the process
-            with mmap.mmap(file.fileno(), size) as room:
-                content = np.frombuffer(room, dtype=np.uint8)
-                try:
-                    fill(content)
-                finally:
-                    del content
+            fill(np.frombuffer(mmap.mmap(file.fileno(), size), dtype=np.uint8))
 
     def sync(self, name: str) -> None:
         """Make sure that what is in a file survives a power failure."""

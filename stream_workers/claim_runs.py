@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from stream_workers.claims import (
     CLAIM,
+    WHOLE,
     Claims,
     Keys,
     Numbers,
@@ -24,7 +25,6 @@ from stream_workers.claims import (
 )
 
 CLAIMS_PER_WORD = 4
-BITS_OF_A_KEY = 6
 PIECE = 1 << 18
 """How many claims are merged at a time: what that takes stays in the processor's cache."""
 FAN = 8
@@ -35,9 +35,11 @@ _MAGIC = 0x31_4D_49_41_4C_43_54_54
 _HEAD = 4
 """Words before the filter: magic, words of the filter, room, claims."""
 _HALF = np.uint64(32)
-_PLACE_BITS = np.uint64(6)
-_PLACE = np.uint64(63)
-_ONE = np.uint64(1)
+_PAIR = np.uint64(4095)
+_SHIFTS = np.array([0, 12, 24], dtype=np.uint64)
+_PLACES = np.uint64(1) << np.arange(64, dtype=np.uint64)
+_PAIRS = (_PLACES[:, None] | _PLACES).ravel()
+"""The bits of each two places in a word."""
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -46,7 +48,7 @@ class Unreadable(Exception):
     """No run."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Run:
     """Claims in the order of `heads`, one of each key, and their filter."""
 
@@ -167,17 +169,16 @@ def lay_out(pieces: Iterable[Claims], room: int, content: Bytes) -> None:
     for piece in pieces:
         end = count + len(piece)
         heads[count:end], tails[count:end] = piece.keys.heads, piece.keys.tails
-        table[count:end] = piece.table
+        table[count:end].view(WHOLE)[:] = piece.table.view(WHOLE)
         _note(filter_, piece.keys)
         count = end
     content[: 8 * _HEAD].view(np.uint64)[:] = _MAGIC, words, room, count
 
 
 def bits_of(keys: Keys) -> Numbers:
-    """The bits of a word that each key sets."""
-    bits: Numbers = _ONE << (keys.tails & _PLACE)
-    for number in range(1, BITS_OF_A_KEY):
-        bits |= _ONE << (keys.tails >> _PLACE_BITS * np.uint64(number) & _PLACE)
+    """The bits of a word that each key sets: two for every twelve bits of its second half."""
+    first, second, third = (keys.tails >> shift & _PAIR for shift in _SHIFTS)
+    bits: Numbers = _PAIRS[first] | _PAIRS[second] | _PAIRS[third]
     return bits
 
 

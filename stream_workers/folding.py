@@ -20,7 +20,7 @@ from schemas.catalog import Aggregation, Feature, Status
 from schemas.limits import FUTURE_MS_MAX
 from schemas.position import INDEX_BITS, INDEX_MASK, Log, Point, index_of, offset_of
 from schemas.verdict import Verdict, Warn
-from stream_workers.claims import CLAIM, Claims, Keys, Table, claims_at, resent_key
+from stream_workers.claims import Claims, Keys, Table, claims_at, put, resent_key
 from stream_workers.coverage import Coverage, covers, extended, holds, to_text
 from stream_workers.dedupe import Decision, Place, Standing, decide
 
@@ -86,8 +86,7 @@ def fold(
     superseded = _superseded(events)
     keys = _claim_keys(events, superseded)
     order = np.argsort(keys.heads)
-    found = np.empty(len(keys), dtype=CLAIM)
-    found[order] = look_up(keys.take(order))
+    found = put(look_up(keys.take(order)), order)
     contents = events.column("content").to_numpy()
     again = (
         None

@@ -31,6 +31,7 @@ on_disk = tempfile.TemporaryFile()
 open(f"/proc/self/fd/{on_disk.fileno()}").close()
 import json.tool  # what Python loads later
 Path("/proc/thread-self/schedstat").read_text()
+assert Path("/proc/self/auxv").read_bytes()
 assert not Path("/proc/thread-self/environ").read_bytes().strip(b"\\0")
 getenv = ctypes.CDLL(None).getenv
 getenv.restype = ctypes.c_char_p

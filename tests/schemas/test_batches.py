@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 from uuid import uuid4
@@ -12,6 +13,7 @@ import cramjam
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
+from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -193,6 +195,30 @@ async def test_a_consumer_takes_what_it_has_room_for_and_steps_over_a_bomb(kafka
     plain = AIOKafkaConsumer(bootstrap_servers=kafka, enable_auto_commit=False)
     [*_, last] = await all_of(plain, tp, 123)
     assert not any(isinstance(record.value, Unread) for record in last)
+
+
+async def test_a_consumer_whose_fetching_has_died_says_so(kafka: str) -> None:
+    """As uvloop ends it: a write to a connection that has just been closed is a RuntimeError."""
+    tp = TopicPartition(f"dying-{uuid4().hex}", 0)
+    await write(kafka, tp.topic, 0, [batch(0, [b"one"])])
+    consumer = BoundedConsumer(bytes_max=MIB, bootstrap_servers=kafka, enable_auto_commit=False)
+
+    async def closed(*_: Any, **__: Any) -> None:
+        raise RuntimeError("the handler is closed")
+
+    async with asyncio.timeout(30), consumer:
+        consumer.assign([tp])
+        consumer.seek(tp, 0)
+        assert (await consumer.getone()).value == b"one"
+        consumer._client.send = closed
+        await write(kafka, tp.topic, 0, [batch(0, [b"two"])])
+        with pytest.raises(KafkaError, match="data retrieval"):
+            while True:
+                await consumer.getmany(timeout_ms=100)
+        with pytest.raises(KafkaError, match="data retrieval"):
+            await consumer.getone()
+        with suppress(KafkaError):
+            await consumer.stop()
 
 
 def test_what_is_replaced_in_aiokafka_is_where_it_was() -> None:

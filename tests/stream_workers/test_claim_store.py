@@ -1,10 +1,33 @@
 """Claims on disk."""
 
+import contextlib
+import gc
+import resource
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from hashlib import sha256
+from itertools import count
 from pathlib import Path
+from tempfile import mkdtemp
+from threading import Event
+from time import sleep
+from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
+from stream_workers import claim_runs, claim_store
+from stream_workers.claim_files import Bytes, Files, FolderInUse
 from stream_workers.claim_store import ClaimStore
 from stream_workers.claims import Claim, Claims, Keys
 from tests.stream_workers.worlds import claim, found_in
@@ -151,3 +174,373 @@ def test_thousands_of_claims_at_once(folder: Path) -> None:
     store.write(1, DAY, written(*((key, claim(1, number)) for number, key in enumerate(keys))))
     assert seen(store, keys[::-1], DAY) == [claim(1, n) for n in range(20_000)][::-1]
     store.close()
+
+
+# Files
+
+
+class Died(BaseException):
+    """The process is killed here."""
+
+
+class Mortal(Files):
+    """Files of a process that is killed at a change of the disk: right before it, or half done."""
+
+    left = 1 << 30
+
+    def _live(self) -> None:
+        Mortal.left -= 1
+        if Mortal.left < 0:
+            raise Died
+
+    def append(self, name: str, text: bytes) -> None:
+        if Mortal.left == 0:
+            super().append(name, text[: len(text) // 2])
+        self._live()
+        super().append(name, text)
+
+    def write(self, name: str, size: int, fill: Callable[[Bytes], None]) -> None:
+        if Mortal.left == 0:
+            super().write(name, size // 2, lambda _: None)
+        self._live()
+        super().write(name, size, fill)
+
+    def sync(self, name: str) -> None:
+        """The system goes on: what was written stays."""
+
+    def settle(self, name: str, final: str) -> None:
+        self._live()
+        super().settle(name, final)
+
+    def remove(self, name: str) -> None:
+        self._live()
+        super().remove(name)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a few claims make up several runs on disk, and these are merged."""
+    monkeypatch.setattr(claim_store, "RECENT_MAX", 3)
+    monkeypatch.setattr(claim_runs, "SMALL", 1)
+    monkeypatch.setattr(claim_runs, "FAN", 2)
+
+
+def key(number: int) -> bytes:
+    return sha256(b"%d" % number).digest()[:16]
+
+
+def block(number: int) -> tuple[int, int, Claims]:
+    """Two new ids and one of long ago, whose claim had expired; time goes on."""
+    time = DAY + number * HORIZON // 8
+    pairs = [(key(n), claim(number, n, time)) for n in (number * 2, number * 2 + 1)]
+    if number >= 20:
+        pairs.append((key((number - 20) * 2), claim(number, 99, time)))
+    return number, time, written(*pairs)
+
+
+def check(store: ClaimStore, at_least: int) -> None:
+    """What the store says it has, it has."""
+    assert store.reached >= at_least
+    for number in range(max(0, store.reached - 7), store.reached + 1):  # within the horizon
+        _, _, claims = block(number)
+        time = block(store.reached)[1]
+        assert found_in(store.look_up(claims.keys, time)) == [each for _, each in claims.pairs()]
+
+
+@pytest.mark.usefixtures("small")
+def test_whoever_is_killed_at_any_change_of_the_disk_has_lost_nothing_that_is_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim_store, "Files", Mortal)
+    changes = 0
+    for last in count():
+        folder = tmp_path / str(last)
+        Mortal.left = last
+        done, store = -1, None
+        try:
+            store = opened(folder)
+            for number in range(30):
+                store.write(*block(number))
+                done = number
+        except Died:
+            changes += 1
+        Mortal.left = 1 << 30
+        if store is not None:
+            store._files.close()  # as the system does
+        gc.collect()
+        store = opened(folder)
+        check(store, done)
+        for number in range(store.reached + 1, 34):
+            store.write(*block(number))
+        check(store, 33)
+        store.close()
+        if done == 29:
+            break
+        shutil.rmtree(folder)
+    assert changes > 100
+
+
+@pytest.mark.usefixtures("small")
+def test_a_log_that_lacks_its_end_counts_up_to_there(folder: Path) -> None:
+    store = opened(folder)
+    for number in range(2):
+        store.write(*block(number))
+    store.close()
+    [path] = (folder / "claims").glob("log-*")
+    whole = path.read_bytes()
+    reached = []
+    for length in range(len(whole)):
+        again = folder / str(length)
+        shutil.copytree(folder / "claims", again / "claims")
+        (again / "claims" / path.name).write_bytes(whole[:length])
+        store = opened(again)
+        check(store, -1)
+        reached.append(store.reached)
+        for number in range(store.reached + 1, 3):
+            store.write(*block(number))
+        store.close()
+        store = opened(again)
+        check(store, 2)
+        store.close()
+    assert reached == sorted(reached)
+    assert set(reached) == {-1, 0}
+
+
+def test_a_log_with_a_wrong_byte_counts_up_to_there(folder: Path) -> None:
+    store = opened(folder)
+    for number in range(3):
+        store.write(*block(number))
+    store.close()
+    [path] = (folder / "claims").glob("log-*")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    store = opened(folder)
+    check(store, 0)
+    assert store.reached == 0
+    store.close()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_run_that_cannot_be_read_makes_all_claims_be_read_back(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = opened(folder)
+    for number in range(6):
+        store.write(*block(number))
+    store.close()
+    path = next((folder / "claims").glob("run-*"))
+    path.write_bytes(path.read_bytes()[:-1])
+    store = opened(folder)
+    assert store.reached == -1
+    assert seen(store, [key(0)], DAY) == [None]
+    assert "claims are read back from the store: run-" in caplog.text
+    store.close()
+
+
+def test_a_folder_of_other_files_is_emptied(folder: Path) -> None:
+    (folder / "claims").mkdir()
+    for name in ("CURRENT", "LOCK", "000004.log", "000009.sst"):
+        (folder / "claims" / name).write_bytes(b"of an earlier version")
+    store = opened(folder)
+    assert store.reached == -1
+    store.write(*block(0))
+    store.close()
+    assert sorted(path.name for path in (folder / "claims").iterdir()) == [
+        "identity", "lock", "log-000000000000",
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("small")
+def test_files_of_a_generation_go_with_it_and_few_are_left(folder: Path) -> None:
+    store = opened(folder)
+    for number in range(200):
+        store.write(*block(number))
+    store.close()
+    names = sorted(path.name for path in (folder / "claims").iterdir())
+    generations = {int(name.split("-")[1]) for name in names if name.startswith("run-")}
+    newest = block(199)[1] // HORIZON
+    assert generations == {newest - 1, newest}
+    assert len(names) < 20
+    assert not [name for name in names if name.startswith("new-")]
+
+
+def test_two_processes_cannot_have_a_folder(folder: Path) -> None:
+    store = opened(folder)
+    with pytest.raises(FolderInUse):
+        opened(folder)
+    store.close()
+    opened(folder).close()
+
+
+def test_a_full_disk_is_an_error_and_no_death(folder: Path) -> None:
+    files = Files(folder / "claims")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            files.write("run", 2 << 20, lambda content: content.fill(1))
+        with pytest.raises(OSError, match="too large"):
+            files.append("log", bytes(2 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    files.close()
+
+
+# The background
+
+
+def in_background(folder: Path, thread: ThreadPoolExecutor) -> ClaimStore:
+    return ClaimStore(folder / "claims", identity="x", horizon_ms=HORIZON, background=thread)
+
+
+@pytest.mark.usefixtures("small")
+def test_claims_are_found_while_runs_are_merged_elsewhere(folder: Path) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        store = in_background(folder, thread)
+        for number in range(300):
+            store.write(*block(number))
+            check(store, number)
+        store.close()
+        store = in_background(folder, thread)
+        check(store, 299)
+        store.close()
+
+
+@pytest.mark.usefixtures("small")
+def test_what_the_background_had_no_time_for_is_done_after_the_next_start(folder: Path) -> None:
+    go_on = Event()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(go_on.wait)
+        store = in_background(folder, thread)
+        for number in range(20):
+            store.write(*block(number))
+            check(store, number)
+        store.close()  # waits for nobody
+        assert list((folder / "claims").glob("new-*"))
+        store = opened(folder, "x")
+        check(store, 19)
+        assert not list((folder / "claims").glob("new-*"))
+        assert len(list((folder / "claims").glob("log-*"))) == 1
+        store.close()
+        go_on.set()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_merge_is_left_off_when_the_store_is_closed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, pieces = Event(), claim_runs.merged
+
+    def slow(runs: Any) -> Iterator[Claims]:
+        if threading.current_thread().name.startswith("merges"):
+            begun.set()
+            for piece in pieces(runs):
+                while not store._closing:
+                    sleep(0.001)
+                yield piece
+        else:
+            yield from pieces(runs)
+
+    with ThreadPoolExecutor(1, "merges") as thread:
+        store = in_background(folder, thread)
+        monkeypatch.setattr(claim_store, "merged", slow)
+        for number in range(10):
+            store.write(*block(number))
+        assert begun.wait(5)
+        store.close()
+        monkeypatch.setattr(claim_store, "merged", pieces)
+        store = in_background(folder, thread)
+        check(store, 9)
+        store.close()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_fault_in_the_background_is_the_writers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with ThreadPoolExecutor(1) as thread:
+        store = in_background(folder, thread)
+        monkeypatch.setattr(store._files, "settle", full)
+        with pytest.raises(OSError, match="No space left"):
+            for number in range(1000):
+                store.write(*block(number))
+        monkeypatch.undo()
+        with contextlib.suppress(OSError):
+            store.close()
+
+
+class Disk(RuleBasedStateMachine):
+    """Blocks are written, others read back in between, and workers come and go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(mkdtemp())
+        self.store = opened(self.folder)
+        self.known: dict[int, dict[bytes, Claim]] = {}
+        self.offset = 0
+        self.time = DAY
+        self.reached = -1
+        self.missing = False
+
+    @rule(numbers=st.lists(st.integers(0, 15), unique=True), later=st.integers(0, HORIZON // 2))
+    def write(self, numbers: list[int], later: int) -> None:
+        self.time += later
+        pairs = [(key(n), claim(self.offset, n, self.time)) for n in numbers]
+        self.store.write(self.offset, self.time, written(*pairs))
+        self.known.setdefault(self.time // HORIZON, {}).update(pairs)
+        if self.reached == self.offset - 1:
+            self.reached = self.offset
+        self.offset += 1
+
+    @rule()
+    def skip(self) -> None:
+        """A block that another worker counts."""
+        self.offset += 1
+
+    @rule(numbers=st.lists(st.integers(0, 15)), earlier=st.integers(0, HORIZON))
+    def read_back(self, numbers: list[int], earlier: int) -> None:
+        time = max(0, self.time - earlier)
+        pairs = [(key(n), claim(max(0, self.offset - 2), 50 + n, time)) for n in numbers]
+        self.store.add(Claims.of(pairs))
+        for name, one in pairs:
+            held = self.known.setdefault(time // HORIZON, {}).get(name)
+            if held is None or held.point < one.point:
+                self.known[time // HORIZON][name] = one
+
+    @rule()
+    def complete(self) -> None:
+        self.store.complete(self.offset - 1)
+        self.reached = self.offset - 1
+
+    @rule(killed=st.booleans())
+    def start_again(self, killed: bool) -> None:
+        if killed:
+            self.store._files.close()
+        else:
+            self.store.close()
+        self.store = opened(self.folder)
+
+    @invariant()
+    def all_is_found(self) -> None:
+        assert self.store.reached == self.reached
+        own = self.time // HORIZON
+        wanted = {**self.known.get(own - 1, {}), **self.known.get(own, {})}
+        keys = [key(n) for n in range(16)]
+        assert seen(self.store, keys, self.time) == [wanted.get(each) for each in keys]
+
+    def teardown(self) -> None:
+        self.store.close()
+        shutil.rmtree(self.folder)
+
+
+def test_any_order_of_blocks_and_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim_store, "RECENT_MAX", 6)
+    monkeypatch.setattr(claim_runs, "SMALL", 2)
+    monkeypatch.setattr(claim_runs, "FAN", 2)
+    run_state_machine_as_test(
+        Disk, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
+    )
