@@ -54,12 +54,12 @@ def measure(ids: int, advance: Callable[[int], object] = lambda _: None) -> list
             store.write(offset, BLOCK_TIME_MS, claims)
             writing.append((time.perf_counter() - started) / BATCH * 1e6)
             if offset % max(1, ids // BATCH // LOOK_UPS) == 0:
-                known.append(keys.take(np.array([offset % BATCH])))
+                known.append(keys)
             advance(BATCH)
         absent = [_timed(store, _keys(BATCH)) for _ in range(LOOK_UPS)]
         rng, old = np.random.default_rng(1), _joined(known)
         present = [
-            _timed(store, old.take(np.sort(rng.choice(len(old), 100)))) for _ in range(LOOK_UPS)
+            _timed(store, old.take(np.sort(rng.choice(len(old), BATCH)))) for _ in range(LOOK_UPS)
         ]
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
         memory = psutil.Process(os.getpid()).memory_info().rss
@@ -75,8 +75,10 @@ def measure(ids: int, advance: Callable[[int], object] = lambda _: None) -> list
 
 
 def _joined(parts: list[Keys]) -> Keys:
-    keys = Keys.of(b"".join(text for part in parts for text in part.texts()))
-    return keys.take(np.argsort(keys.heads))
+    heads = np.concatenate([part.heads for part in parts])
+    tails = np.concatenate([part.tails for part in parts])
+    order = np.argsort(heads)
+    return Keys(heads[order], tails[order])
 
 
 def _timed(store: ClaimStore, keys: Keys) -> float:

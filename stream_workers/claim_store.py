@@ -156,8 +156,7 @@ class ClaimStore:
         Faster for keys in their order.
         """
         own = time // self._horizon_ms
-        generations = (each for each in (own + 1, own, own - 1) if each >= self._oldest)
-        return look_up((run for each in generations for run in self._runs(each)), keys)
+        return look_up((run for each in (own + 1, own, own - 1) for run in self._runs(each)), keys)
 
     def _runs(self, generation: int) -> list[Run]:
         with self._lock:

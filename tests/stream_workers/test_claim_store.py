@@ -107,6 +107,15 @@ def test_a_block_from_before_the_turn_of_a_generation_sees_what_came_after(folde
     store.close()
 
 
+def test_blocks_from_long_before_the_last_one_find_each_others_claims(folder: Path) -> None:
+    """The broker's clock may be set back for good."""
+    store = opened(folder)
+    store.write(1, 9 * HORIZON, written((A, claim(1))))
+    store.write(2, 2 * HORIZON, written((B, claim(2))))
+    assert seen(store, [A, B], 2 * HORIZON + 1) == [None, claim(2)]
+    store.close()
+
+
 def test_claims_read_back_count_once_they_are_complete(folder: Path) -> None:
     store = opened(folder)
     older, latest, other = (
