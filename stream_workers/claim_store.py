@@ -11,7 +11,7 @@ import logging
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, wait
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple, Self
@@ -33,9 +33,11 @@ from stream_workers.claims import CLAIM, KEY_BYTES, Claims, Keys, Table, later, 
 
 RECENT_MAX = 1 << 18
 """Claims that are kept in memory: 11 MiB."""
-LOG_BYTES_MAX = 32 << 20
+LOG_BYTES_MAX = 16 << 20
 """Of a log, which is mostly heads of frames when blocks are small."""
 _FRAME = struct.Struct("<IIqq")  # checksum of what follows; claims, generation, reached
+_START = struct.Struct("<II")
+"""In place of a generation, in the first frame of a log: the log before it, and its bytes."""
 _IDENTITY = "identity"
 _NEW = "new-"
 log = logging.getLogger(__name__)
@@ -88,7 +90,7 @@ class ClaimStore:
         FolderInUse, OSError.
         """
         self._horizon_ms = horizon_ms
-        self._identity = identity.encode()
+        self._identity = f"{identity}/{horizon_ms}".encode()  # generations are counted by it
         self._background = background
         self._lock = Lock()  # of `_stored`: the background changes it too
         self._jobs: list[Future[None]] = []
@@ -129,15 +131,36 @@ class ClaimStore:
         logs = [name for name in names if name.startswith("log-")]
         for each in set(names) - {_IDENTITY, *logs, *map(str, whole)}:
             self._files.remove(each)
-        for each in logs:
-            for generation, reached, claims in _frames(self._files.read(each)):
-                self._keep(generation, claims)
-                self.reached = reached
-        numbers = [name.last for name in whole] + [int(each.split("-")[1]) for each in logs]
-        self._log_number = max(numbers, default=0)
-        self._drop_before(max([*self._stored, *self._recent], default=0) - 1)
+        numbers = [name.last for name in whole] + [_log_number(each) for each in logs]
         if logs:  # the last may lack its end: nothing must come behind that
-            self._flush(logs)
+            start = self._replay(logs)
+            self._flush(logs, number=max(numbers) + 1, start=start)
+        else:
+            self._log_number = max(numbers, default=0)
+
+    def _replay(self, logs: list[str]) -> int:
+        """Take in the claims of logs, as far as they are whole; where the next one starts.
+
+        A log counts only if the one before it has all that it had when this one was begun: after a
+        power failure a younger file may be there and the end of an older one not.
+        """
+        found: dict[int, list[Claims]] = {}
+        before: int | None = None
+        for name in logs:
+            size = 0
+            for number, frame in enumerate(_frames(self._files.read(name))):
+                if number == 0 and before not in (None, frame.generation):
+                    break
+                if len(frame.claims):
+                    found.setdefault(frame.generation, []).insert(0, frame.claims)
+                self.reached = frame.reached
+                size += frame.size
+            if before is None or size:
+                before = _start(_log_number(name), size)
+        for generation, claims in found.items():
+            self._keep(generation, Claims.joined(claims).firsts())
+        assert before is not None
+        return before
 
     def clear(self) -> None:
         """Forget everything: these claims are of no use."""
@@ -155,8 +178,11 @@ class ClaimStore:
 
         Faster for keys in their order.
         """
-        own = time // self._horizon_ms
+        own = self._generation(time)
         return look_up((run for each in (own + 1, own, own - 1) for run in self._runs(each)), keys)
+
+    def _generation(self, time: int) -> int:
+        return max(0, time // self._horizon_ms)  # -1 is a time that Kafka doesn't know
 
     def _runs(self, generation: int) -> list[Run]:
         with self._lock:
@@ -169,7 +195,7 @@ class ClaimStore:
         They are in the order of their keys, one of each. `reached` moves there, at once with them,
         when it stood right before.
         """
-        generation = time // self._horizon_ms
+        generation = self._generation(time)
         self._drop_before(generation - 1)
         self._append(generation, offset if offset == self.reached + 1 else self.reached, claims)
         self._written = range(self._written.start if self._written else offset, offset + 1)
@@ -180,10 +206,8 @@ class ClaimStore:
         Of several claims of an id the later position stays, also when `write` brought it.
         `reached` stays until `complete` says otherwise.
         """
-        generations = claims.table["time"] // self._horizon_ms
+        generations = np.maximum(claims.table["time"] // self._horizon_ms, 0)
         for generation in np.unique(generations).tolist():
-            if generation < self._oldest:
-                continue
             coming = claims.take(generations == generation).latest()
             held = look_up(self._runs(generation), coming.keys)
             self._append(generation, self.reached, coming.take(later(held, coming.table) != held))
@@ -196,7 +220,11 @@ class ClaimStore:
 
     def _append(self, generation: int, reached: int, claims: Claims) -> None:
         if self._recent_count >= RECENT_MAX or self._log_bytes >= LOG_BYTES_MAX:
-            self._flush([_log_name(self._log_number)])
+            self._flush(
+                [_log_name(self._log_number)],
+                number=self._log_number + 1,
+                start=_start(self._log_number, self._log_bytes),
+            )
         frame = _frame(generation, reached, claims)
         self._files.append(_log_name(self._log_number), frame)
         self._log_bytes += len(frame)
@@ -212,23 +240,22 @@ class ClaimStore:
         while count := due([len(run) for run in runs]):
             runs[:count] = [one_of(runs[:count])]
 
-    def _flush(self, logs: list[str]) -> None:
-        """Write what is in memory as runs, and go on with a new log in place of `logs`."""
+    def _flush(self, logs: list[str], *, number: int, start: int) -> None:
+        """Write what is in memory as runs, and go on with log `number` in place of `logs`."""
         self._raise_faults()
-        self._log_number += 1
-        number = self._log_number
-        names = [_Name(generation, number, number) for generation in self._recent]
-        for name in names:
-            recent = self._recent[name.generation]
+        runs: list[tuple[_Name, Run]] = []
+        for generation, recent in self._recent.items():
+            name = _Name(generation, number, number)
             self._write(name, sum(map(len, recent)), merged(recent))
-            run = Run.read(self._files.read(f"{_NEW}{name}"))
-            with self._lock:
+            runs.append((name, Run.read(self._files.read(f"{_NEW}{name}"))))
+        frame = _frame(start, self.reached, no_claims())
+        self._files.append(_log_name(number), frame)
+        self._log_number, self._log_bytes = number, len(frame)
+        with self._lock:
+            for name, run in runs:
                 self._stored.setdefault(name.generation, []).insert(0, (name, run))
-        start = _frame(0, self.reached, no_claims())
-        self._files.append(_log_name(number), start)
-        self._log_bytes = len(start)
         self._recent, self._recent_count = {}, 0
-        self._in_background(lambda: self._settle(names, number, logs))
+        self._in_background(lambda: self._settle([name for name, _ in runs], number, logs))
 
     def _write(self, name: _Name, room: int, pieces: Iterable[Claims]) -> None:
         self._files.write(
@@ -306,15 +333,17 @@ class ClaimStore:
             job.result()
 
     def _end_jobs(self) -> None:
-        """Let the background do nothing more: what it hasn't done is done at the next start."""
+        """Let the background do nothing more: what it hasn't done is done at the next start.
+
+        Raises what it has raised.
+        """
         self._closing = True
-        try:
-            for job in [job for job in self._jobs if not job.cancel()]:
-                with contextlib.suppress(_Closing):
-                    job.result()
-        finally:
-            self._jobs.clear()
-            self._closing = False
+        youngest_first = self._jobs[::-1]  # none is begun whose forerunner is not
+        self._jobs = [job for job in youngest_first if not job.cancel()][::-1]
+        wait(self._jobs)
+        self._closing = False
+        with contextlib.suppress(_Closing):
+            self._raise_faults()
 
     def close(self) -> None:
         """Let go of the folder; another worker may open it afterwards."""
@@ -328,8 +357,26 @@ def _log_name(number: int) -> str:
     return f"log-{number:012d}"
 
 
+def _log_number(name: str) -> int:
+    return int(name.removeprefix("log-"))
+
+
+def _start(number: int, size: int) -> int:
+    """What the first frame of a log says of the log before it."""
+    return int.from_bytes(_START.pack(size, number), "little")
+
+
+class _Frame(NamedTuple):
+    """A frame of a log: the claims of one block, and what is `reached` with them."""
+
+    generation: int
+    reached: int
+    claims: Claims
+    size: int
+
+
 def _frame(generation: int, reached: int, claims: Claims) -> bytes:
-    """The claims of one block, as a log has them."""
+    """A frame as a log has it."""
     body = b"".join(
         (claims.keys.heads.tobytes(), claims.keys.tails.tobytes(), claims.table.tobytes())
     )
@@ -337,8 +384,8 @@ def _frame(generation: int, reached: int, claims: Claims) -> bytes:
     return zlib.crc32(body, zlib.crc32(head)).to_bytes(4, "little") + head + body
 
 
-def _frames(content: Bytes) -> Iterator[tuple[int, int, Claims]]:
-    """Generation, `reached` and claims of each frame of a log, up to one that isn't whole."""
+def _frames(content: Bytes) -> Iterator[_Frame]:
+    """The frames of a log, up to one that isn't whole."""
     at, text = 0, content.data
     while at + _FRAME.size <= len(text):
         checksum, count, generation, reached = _FRAME.unpack(text[at : at + _FRAME.size])
@@ -348,5 +395,6 @@ def _frames(content: Bytes) -> Iterator[tuple[int, int, Claims]]:
             return
         halves = np.frombuffer(bytes(text[body : body + count * KEY_BYTES]), np.uint64)
         table = np.frombuffer(bytes(text[body + count * KEY_BYTES : end]), CLAIM)
-        yield generation, reached, Claims(Keys(halves[:count], halves[count:]), table)
+        claims = Claims(Keys(halves[:count], halves[count:]), table)
+        yield _Frame(generation, reached, claims, end - at)
         at = end

@@ -111,9 +111,16 @@ class Refill:
         def unless_stopped() -> None:
             if self._stopped.is_set():
                 raise _Stopped
-            work(*args)
+            try:
+                work(*args)
+            except OSError as error:  # no silence of the store's: not to be tried again
+                raise ClaimsFailed(str(error)) from error
 
         self.core.submit(unless_stopped).result()
+
+
+class ClaimsFailed(Exception):
+    """The claims on disk can't be written."""
 
 
 class _Stopped(Exception):

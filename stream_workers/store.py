@@ -18,7 +18,7 @@ from clickhouse.views import states_over
 from schemas.balance import NOTHING, Balance
 from schemas.block import ipc
 from schemas.position import slot_of
-from stream_workers.claims import Claims, Keys, claims_at, no_claims
+from stream_workers.claims import KEY_BYTES, Claims, Keys, claims_at, no_claims
 from stream_workers.coverage import Coverage, from_text
 
 OWNER_RANDOM_BITS = 20
@@ -320,6 +320,6 @@ def _claims_in(batch: pa.RecordBatch) -> Claims:
     """The claim of each row."""
     names = ("block_epoch", "block_offset", "block_index", "block_time_ms", "content")
     epochs, offsets, rows, times, contents = (batch.column(name).to_numpy() for name in names)
-    column = batch.column("key")
+    column = batch.column("key").cast(pa.binary(KEY_BYTES))
     keys = Keys.of(column.buffers()[1], column.offset, len(column))
     return Claims(keys, claims_at(epochs, offsets, rows, times, contents))

@@ -26,7 +26,7 @@ from stream_workers import store as store_module
 from stream_workers.claim_store import ClaimStore
 from stream_workers.claims import Claims, Keys, is_there, listed, no_claims
 from stream_workers.partition import Partition
-from stream_workers.refill import Refill
+from stream_workers.refill import ClaimsFailed, Refill
 from stream_workers.store import Store
 from tests.stream_workers.test_folding import block_of, block_of_resent
 from tests.stream_workers.test_partition import FakeStore, claimed, owned
@@ -259,6 +259,26 @@ async def test_a_page_that_breaks_off_is_read_again(
         assert await count(partition, block("a", "b", "c", offset=1)) == {
             "duplicate": 2, "counted": 1,
         }  # fmt: skip
+
+
+async def test_a_fault_of_the_disk_ends_counting(
+    store: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no silence of the store's: what was half written must not be written on."""
+    await stored(tmp_path, store, store, [block("a", offset=0)])
+    slow = SlowFake(store)
+    slow.permits.release(ALL)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ClaimStore, "add", full)
+    with (
+        refilling(tmp_path, slow, slow) as partition,
+        pytest.raises(ClaimsFailed, match="No space left"),
+    ):
+        for _ in range(1000):
+            await count(partition, block("b", offset=1))
 
 
 async def test_another_fault_ends_counting(store: FakeStore, tmp_path: Path) -> None:
