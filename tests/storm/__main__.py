@@ -33,8 +33,9 @@ def main(
     pace: Annotated[float, typer.Option(help="Load: 1 is about 250 events/s.")] = 1.0,
     zombies: Annotated[int, typer.Option(help="Make so many zombies of a counter.")] = 0,
     lost_state: Annotated[int, typer.Option(help="Lose the counter's disk so often.")] = 0,
-    outages: Annotated[
-        bool, typer.Option(help="Take each server away, let analysts ask; 40 min.")
+    outages: Annotated[bool, typer.Option(help="Take each server away; 15 min.")] = False,
+    analysts: Annotated[
+        bool, typer.Option(help="Let hostile analysts ask at the SQL port; 5 min.")
     ] = False,
     everything: Annotated[
         bool, typer.Option("--all", help="All that docs/RELIABILITY.md shows; hours.")
@@ -55,7 +56,8 @@ def main(
         raise typer.BadParameter(f"--faults: {unknown[0]} is none of {', '.join(KINDS)}")
     options = Options(seed, minutes, count, kinds, session, pace)
     if everything:
-        zombies, lost_state, outages, options = 20, 20, True, replace(options, faults=330)
+        zombies, lost_state, outages, analysts = 20, 20, True, True
+        options = replace(options, faults=330)
     outcomes: list[Outcome] = []
     figures: list[Figure] = []
 
@@ -76,11 +78,12 @@ def main(
     if outages:
         folder = Path(tempfile.mkdtemp(prefix="tallylog-outages-"))
         keep(measure(folder, _tell))
+    if analysts:
         beside = beside_analysts()
         for figure in beside:
             _tell(figure)
         keep(beside)
-    if not (outcomes or outages) or options.minutes or options.faults:
+    if not (outcomes or outages or analysts) or options.minutes or options.faults:
         if not (options.minutes or options.faults):
             options = replace(options, faults=24)
         outcomes.append(run(options))
