@@ -71,10 +71,13 @@ class BoundedConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         self._room = _Room(bytes_max)
 
     async def start(self) -> None:
-        """Connect; what the tasks begun here fetch is bounded."""
+        """Connect; what the tasks begun here fetch is bounded. Nothing is left when it fails."""
         token = _room.set(self._room)
         try:
             await super().start()
+        except BaseException:
+            await self.stop()
+            raise
         finally:
             _room.reset(token)
 
