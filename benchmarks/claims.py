@@ -30,8 +30,7 @@ SECTION = "claims on disk"
 
 def _keys(count: int) -> Keys:
     """New random keys, in order, as the counter has them."""
-    keys = Keys.of(secrets.token_bytes(KEY_BYTES * count))
-    return keys.take(np.argsort(keys.heads))
+    return _ordered(Keys.of(secrets.token_bytes(KEY_BYTES * count)))
 
 
 def measure(ids: int, advance: Callable[[int], object] = lambda _: None) -> list[Figure]:
@@ -57,7 +56,7 @@ def measure(ids: int, advance: Callable[[int], object] = lambda _: None) -> list
                 known.append(keys)
             advance(BATCH)
         absent = [_timed(store, _keys(BATCH)) for _ in range(LOOK_UPS)]
-        rng, old = np.random.default_rng(1), _joined(known)
+        rng, old = np.random.default_rng(1), _ordered(Keys.joined(known))
         present = [
             _timed(store, old.take(np.sort(rng.choice(len(old), BATCH)))) for _ in range(LOOK_UPS)
         ]
@@ -74,11 +73,8 @@ def measure(ids: int, advance: Callable[[int], object] = lambda _: None) -> list
     ]
 
 
-def _joined(parts: list[Keys]) -> Keys:
-    heads = np.concatenate([part.heads for part in parts])
-    tails = np.concatenate([part.tails for part in parts])
-    order = np.argsort(heads)
-    return Keys(heads[order], tails[order])
+def _ordered(keys: Keys) -> Keys:
+    return keys.take(np.argsort(keys.heads))
 
 
 def _timed(store: ClaimStore, keys: Keys) -> float:

@@ -152,13 +152,13 @@ class ClaimStore:
                 if number == 0 and before not in (None, frame.generation):
                     break
                 if len(frame.claims):
-                    found.setdefault(frame.generation, []).insert(0, frame.claims)
+                    found.setdefault(frame.generation, []).append(frame.claims)
                 self.reached = frame.reached
                 size += frame.size
             if before is None or size:
                 before = _start(_log_number(name), size)
         for generation, claims in found.items():
-            self._keep(generation, Claims.joined(claims).firsts())
+            self._keep(generation, Claims.joined(claims[::-1]).firsts())
         assert before is not None
         return before
 

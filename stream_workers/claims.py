@@ -56,6 +56,12 @@ class Keys:
         halves = np.frombuffer(text, dtype=">u8").reshape(-1, 2)[start:end]
         return cls(halves[:, 0].astype(np.uint64), halves[:, 1].astype(np.uint64))
 
+    @classmethod
+    def joined(cls, parts: Sequence["Keys"]) -> Self:
+        """Several, one after the other."""
+        heads = np.concatenate([part.heads for part in parts])
+        return cls(heads, np.concatenate([part.tails for part in parts]))
+
     def __len__(self) -> int:
         return len(self.heads)
 
@@ -106,10 +112,9 @@ class Claims:
     @classmethod
     def joined(cls, parts: Sequence["Claims"]) -> Self:
         """Several, one after the other."""
-        heads = np.concatenate([part.keys.heads for part in parts])
-        tails = np.concatenate([part.keys.tails for part in parts])
+        keys = Keys.joined([part.keys for part in parts])
         table = np.concatenate([part.table.view(WHOLE) for part in parts])
-        return cls(Keys(heads, tails), table.view(CLAIM))
+        return cls(keys, table.view(CLAIM))
 
     def __len__(self) -> int:
         return len(self.table)
