@@ -340,8 +340,8 @@ class _Run(ConsumerRebalanceListener):
             catalog_version=version,
             starts=starts,
         )
-        for partition, block in blocks:
-            value = encode(block)
+        # All are made before the first is sent: the counter stores what comes together at once.
+        for partition, value in [(partition, encode(block)) for partition, block in blocks]:
             sends.append(await self._producer.send(self._packer._topic, value, partition=partition))
             failpoint("packer.sending")
         self._pace.went(len(sends), len(pool))
