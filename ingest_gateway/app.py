@@ -28,7 +28,7 @@ from ingest_gateway.events import Endpoint, Gateway
 from ingest_gateway.log import Log
 from ingest_gateway.settings import Settings
 from ingest_gateway.shortcut import Shortcut
-from schemas.lasting import keep_for_good
+from schemas.lasting import keep_for_good, keep_memory
 from schemas.open_files import allow_many_files
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ async def running(settings: Settings) -> AsyncIterator[State]:
 
     Neither has to be there yet: until they are, requests get 401 or 503, and readiness says why.
     """
+    keep_memory()
     catalog = Catalog(settings.catalog)
     follower = Follower(catalog)
     events = Log(settings)

@@ -19,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from ingest_gateway import metrics
+from ingest_gateway.compression import CODEC, compress_quickly
 from ingest_gateway.errors import LogUnavailable
 from ingest_gateway.settings import Settings
 from schemas.failpoint import failpoint
@@ -81,6 +82,7 @@ class Log:
 
     async def run(self) -> None:
         """Keep a producer, and replace it when it fails; for ever."""
+        compress_quickly()
         ending: set[asyncio.Task[None]] = set()
         try:
             while True:
@@ -116,7 +118,7 @@ class Log:
             bootstrap_servers=self._settings.kafka,
             acks="all",
             enable_idempotence=True,
-            compression_type="zstd",
+            compression_type=CODEC,
             linger_ms=0,
             max_batch_size=MESSAGE_BYTES_MAX,
             max_request_size=MESSAGE_BYTES_MAX,

@@ -22,7 +22,7 @@ from catalog.database import Catalog, CatalogUnavailable
 from catalog.follower import Follower
 from clickhouse.client import Inserts, connect
 from schemas.failpoint import failpoint
-from schemas.lasting import keep_for_good
+from schemas.lasting import keep_for_good, keep_memory
 from schemas.limits import MESSAGE_BYTES_MAX
 from schemas.open_files import allow_many_files
 from schemas.topics import block_topic, counter_group
@@ -297,6 +297,7 @@ class _Worker(faust.Worker):
 def run(settings: WorkerSettings) -> None:
     """Count until told to stop."""
     allow_many_files()
+    keep_memory()
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each insert
     asyncio.run(ensure_topics(settings))
     follower = Follower(Catalog(settings.catalog))

@@ -24,7 +24,7 @@ from schemas.batches import BoundedConsumer
 from schemas.block import encode
 from schemas.census import rows_due
 from schemas.failpoint import failpoint
-from schemas.lasting import keep_for_good
+from schemas.lasting import keep_for_good, keep_memory
 from schemas.limits import FUTURE_MS_MAX, MESSAGE_BYTES_MAX
 from schemas.position import Log
 from schemas.topics import (
@@ -480,6 +480,7 @@ def run(settings: PackerSettings) -> None:
     """Pack until told to stop."""
     import uvloop
 
+    keep_memory()
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
