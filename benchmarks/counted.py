@@ -26,7 +26,7 @@ POLL_S = 0.2
 """Between looks at what is stored and seen: each takes the engine some 5 ms."""
 IDLE_POLL_S = 0.005
 PROBE_EVERY_S = 0.5
-WINDOW = 150_000
+WINDOW = 250_000
 """Events under way at most, from being sent to being counted: the lag is flat."""
 SETTLE_S = 120.0
 

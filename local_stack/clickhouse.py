@@ -17,6 +17,7 @@ from local_stack.connection import OPTIONS
 from local_stack.errors import PortTaken
 from local_stack.ports import HOST, require_free
 from local_stack.settings import StackSettings
+from schemas.lasting import keep_memory
 from schemas.open_files import allow_many_files
 
 DRAIN_S = 5  # how long running queries may take to end after SIGTERM
@@ -59,6 +60,7 @@ def run_clickhouse(settings: StackSettings) -> None:
     Queries that run then get DRAIN_S to end, and are killed after. Raises PortTaken, FolderTaken.
     """
     faulthandler.enable()
+    keep_memory(arrow=False)  # bodies of INSERTs; the library has an allocator of its own
     with listen(settings.clickhouse_port) as listener:
         _serve(settings, listener)
     os._exit(0)  # threads of killed queries may still unwind; everything is on disk

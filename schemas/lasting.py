@@ -3,8 +3,6 @@
 import ctypes
 import gc
 
-import pyarrow as pa
-
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8  # glibc's malloc.h
 KEPT = {
     M_TRIM_THRESHOLD: 256 << 20,
@@ -24,13 +22,16 @@ def keep_for_good() -> None:
     gc.freeze()
 
 
-def keep_memory() -> None:
-    """Keep what is freed for the next block, where the C library is glibc; Arrow's as well.
+def keep_memory(*, arrow: bool = True) -> None:
+    """Keep what is freed for the next block, where the C library is glibc; Arrow's if it is used.
 
     A block is some megabytes in arrays that live for milliseconds. Given back to the system each
     time, they cost a seventh of the counter's CPU in page faults. Call it first of all.
     """
-    pa.set_memory_pool(pa.system_memory_pool())
+    if arrow:
+        import pyarrow as pa
+
+        pa.set_memory_pool(pa.system_memory_pool())
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for option, value in KEPT.items():

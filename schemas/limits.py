@@ -13,7 +13,7 @@ BODY_BYTES_MAX = 10 << 20
 """One request's body, or one native record, after decompression."""
 
 BLOCK_BYTES_MAX = 6 << 20
-"""Where the packer cuts a block: a share of what it gathers (16 MiB, of four partitions) is less."""
+"""Where the packer cuts a block: more than a fourth of what it gathers, for four partitions."""
 
 MESSAGE_BYTES_MAX = 16 << 20
 """`max.message.bytes` of every topic; producers and consumers are sized alike."""

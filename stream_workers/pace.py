@@ -7,7 +7,7 @@ BURST_S = 0.4
 FULL_ROWS = 64_000
 """So many rows never wait: a block of each of four partitions is as large as it may be."""
 BUSY_ROWS_PER_S = 10_000
-BUSY_LINGER_S = 1.0
+BUSY_LINGER_S = 0.5
 LOOK_BACK_S = 0.5
 LAG_FREE_S = 3.0
 """What looks like lag while the counter keeps up: it commits, and is asked, once a second."""
