@@ -74,6 +74,39 @@ def test_states_of_earlier_owners_keep_their_rows_when_their_granules_change(
     assert len(engine.query(rows).result_rows) == 4
 
 
+def test_events_keep_their_texts_when_these_become_plain(
+    engine: Client, empty_database: str
+) -> None:
+    migrations = read_migrations()
+    apply(engine, empty_database, migrations[:8])
+    engine.command("INSERT INTO owners VALUES (0, 1)")
+    stored = (
+        "INSERT INTO events (event_id, source, verdict, warnings, feature_id, aggregation,"
+        " log_topic, block_offset, grain, owner) VALUES"
+        " ('{0}', 'api', 'counted', 'unknown_customer', 'feat_a', 'SUM', 'events.a', {0}, 3600, 1)"
+    )
+    engine.command(stored.format(1))
+    apply(engine, empty_database, migrations)
+    engine.command(stored.format(2))
+    rows = (
+        "SELECT source, verdict, warnings, feature_id, aggregation, log_topic, count()"
+        " FROM events GROUP BY ALL"
+    )
+    expected = [("api", "counted", "unknown_customer", "feat_a", "SUM", "events.a", 2)]
+    assert engine.query(rows).result_rows == expected
+    engine.command("OPTIMIZE TABLE events FINAL")  # once the old part is rewritten
+    assert engine.query(rows).result_rows == expected
+    shown = "SELECT feature_id, warnings, count() FROM metered_events GROUP BY ALL"
+    assert engine.query(shown).result_rows == [("feat_a", ["unknown_customer"], 2)]
+    types = "SELECT DISTINCT type FROM system.columns WHERE database = {database:String}"
+    for table, kept in (("events", "account"), ("metered_events", "event_name")):
+        of_texts = types + f" AND table = '{table}' AND name IN ('source', 'verdict', '{kept}')"
+        found = engine.query(of_texts, {"database": empty_database}).result_rows
+        assert sorted(found) == [("LowCardinality(String)",), ("String",)]
+    states = "SELECT feature_id, sum(event_count) FROM usage_states GROUP BY ALL"
+    assert engine.query(states).result_rows == [("feat_a", 2)]
+
+
 def test_a_changed_file_is_refused(engine: Client, empty_database: str) -> None:
     apply(engine, empty_database, [Migration(1, "a", "CREATE TABLE a (x Int8) ENGINE = Memory")])
     with pytest.raises(MigrationError, match="0001 was applied with another text"):
