@@ -17,6 +17,7 @@ from local_stack.connection import OPTIONS
 from local_stack.errors import PortTaken
 from local_stack.ports import HOST, require_free
 from local_stack.settings import StackSettings
+from local_stack.standing import BEHIND
 from schemas.lasting import keep_memory
 from schemas.open_files import allow_many_files
 
@@ -43,6 +44,7 @@ def clickhouse_child(settings: StackSettings) -> Child:
         ready=lambda: engine_answers(f"http://{HOST}:{port}"),
         ready_timeout_s=60,
         stop_grace_s=DRAIN_S + 7,
+        nice=BEHIND,
     )
 
 

@@ -38,7 +38,6 @@ from local_stack.exceptions import EngineError, engine_error
 from local_stack.forms import ExternalTable
 from local_stack.readers import Reader, Readers, forbidden
 from local_stack.sandbox import confine, reaches_out, suspicious
-from local_stack.standing import Standing
 from local_stack.statements import DataInsert, quoted, selects, writing
 
 DATABASE = "tallylog"  # the embedded engine's own "default" shows files as tables
@@ -63,7 +62,7 @@ CREATE OR REPLACE VIEW system.live_queries AS SELECT * REPLACE (
 READER_MEMORY = 150_000
 """Bytes of a reader's query, per MB of the engine's."""
 MERGES = "MergeMutate"
-MERGES_NICE = 10
+MERGES_NICE = 19
 GIVE_WAY_EVERY_S = 2.0
 """On a machine with few cores merges make whoever asks wait: half of the slowest answers."""
 
@@ -118,7 +117,6 @@ class Engine:
         self._closing = threading.Event()
         # Begun before the others are confined: they may not look at threads in /proc.
         threading.Thread(target=self._let_merges_give_way, daemon=True).start()
-        self.standing = Standing()
         confine(folder)
         from chdb import (
             _chdb as chdb,

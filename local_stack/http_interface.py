@@ -40,7 +40,6 @@ from local_stack.exceptions import STATUS, EngineError, engine_error, exception_
 from local_stack.outbox import Outbox
 from local_stack.readers import AT_ONCE, OF_ONE_MAX, QUERY_BYTES_MAX, WAITING_MAX, Reader
 from local_stack.sandbox import suspicious
-from local_stack.standing import BEHIND
 from local_stack.statements import LIVE_QUERIES, format_of, tokens, with_query_ids
 from local_stack.turns import NoPlace, Turns
 
@@ -59,8 +58,6 @@ TOO_MANY = 202
 REFUSED_S = 1.0
 """How long a reader waits to hear that there is no place: who asks again at once gets no sooner
 one, but would take the time of those who send events."""
-STAND_AGAIN_S = 0.2
-BACK_FOR_S = 1.0
 """The engine stands back while readers ask, and so long after: they ask again."""
 SESSION_TIMEOUT_S = 60
 SESSION_TIMEOUT_MAX_S = 3600
@@ -376,16 +373,9 @@ class HttpInterface:
                 raise Disconnected
             if turn.exception() is not None:
                 raise too_many()
-            self._stand()
             yield
         finally:
             self._turns.end(reader.account, turn)
-            asyncio.get_running_loop().call_later(BACK_FOR_S, self._stand)
-
-    def _stand(self) -> None:
-        """Leave cores to whoever sends events while readers' queries run (decision 0031)."""
-        if not self.engine.standing.change(BEHIND if self._turns.held else 0):
-            asyncio.get_running_loop().call_later(STAND_AGAIN_S, self._stand)
 
     @contextlib.contextmanager
     def _registered(self, query_id: str) -> Iterator[None]:

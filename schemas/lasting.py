@@ -28,11 +28,12 @@ def keep_memory(*, arrow: bool = True) -> None:
     A block is some megabytes in arrays that live for milliseconds. Given back to the system each
     time, they cost a seventh of the counter's CPU in page faults. Call it first of all.
     """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return
+    for option, value in KEPT.items():
+        mallopt(option, value)
     if arrow:
         import pyarrow as pa
 
         pa.set_memory_pool(pa.system_memory_pool())
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for option, value in KEPT.items():
-            mallopt(option, value)

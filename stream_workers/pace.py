@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 BURST_S = 0.4
 FULL_ROWS = 64_000
-"""So many rows never wait: a block of each of four partitions is as large as it may be."""
+"""So many rows never wait: larger blocks cost hardly less a row."""
 BUSY_ROWS_PER_S = 10_000
 BUSY_LINGER_S = 0.5
 LOOK_BACK_S = 0.5

@@ -29,8 +29,9 @@ DIGEST_BYTES = 32
 KEY_BYTES = 16
 """The key of a claim: half of the SHA-256 over account, NUL and event_id, as ClickHouse has it in
 `substring(SHA256(concat(account, '\\0', event_id)), 1, 16)`."""
-ROW_BYTES = 160
-"""What an event weighs in a block besides its properties, roughly."""
+ROW_BYTES = 112
+"""What an event weighs in a block at most, besides its texts."""
+TEXTS = ("account", "event_name", "external_customer_id", "event_id", "source", "properties")
 DEAD_LETTER_BYTES_MAX = 12 << 20
 """A record too large to be set aside whole is cut, and its detail says so."""
 
@@ -74,9 +75,11 @@ class _Texts:
 
     _pieces: list[str] = field(default_factory=list)
 
-    def extend(self, texts: Sequence[str]) -> None:
-        """Append texts, at least one."""
-        self._pieces.append("\0".join(texts))
+    def extend(self, texts: Sequence[str]) -> int:
+        """Append texts, at least one; what they weigh, in bytes."""
+        joined = "\0".join(texts)
+        self._pieces.append(joined)
+        return len(joined) if joined.isascii() else len(joined.encode())
 
     def column(self) -> pa.StringArray:
         """All of them."""
@@ -266,11 +269,11 @@ class Pool:
         self._events += len(events)
         self._digests.append(_digests(accounts, counts, given))
         self._contents += [crc32(event.properties) for event in events]
-        self._names.extend([event.event_name for event in events])
-        self._customers.extend(customers)
-        self._ids.extend(given)
+        self.weight += self._names.extend([event.event_name for event in events])
+        self.weight += self._customers.extend(customers)
+        self.weight += self._ids.extend(given)
         self._times.append(columns.times)
-        self._sources.extend([event.source or "" for event in events])
+        self.weight += self._sources.extend([event.source or "" for event in events])
         self._properties.append(columns.properties)
         self._lengths.append(columns.lengths)
         places = np.array([position(record.offset) for record in records], np.uint64)
@@ -297,11 +300,11 @@ class Pool:
             self._events += 1
             self._digests.append(_digests([event.account], [1], [event.event_id]))
             self._contents.append(crc32(text))
-            self._names.extend([event.event_name])
-            self._customers.extend([event.external_customer_id])
-            self._ids.extend([event.event_id])
+            self.weight += self._names.extend([event.event_name])
+            self.weight += self._customers.extend([event.external_customer_id])
+            self.weight += self._ids.extend([event.event_id])
             self._times.append(np.array([event.timestamp if event.timestamp_given else ABSENT]))
-            self._sources.extend([event.source])
+            self.weight += self._sources.extend([event.source])
             self._properties.append(text)
             self._lengths.append(np.array([len(text)]))
             self._positions.append(np.array([position(record.offset, index)], np.uint64))
@@ -329,7 +332,7 @@ class Pool:
         keys = self._keys()
         parts = partitions_of(keys, partitions)
         batch = self._batch(keys)
-        weights = pc.binary_length(batch.column("properties")).to_numpy() + ROW_BYTES
+        weights = np.sum([_lengths(batch.column(name)) for name in TEXTS], axis=0) + ROW_BYTES
         logs = list(self.logs)
         for part in range(partitions):
             rows = np.flatnonzero(parts == part)
@@ -352,7 +355,7 @@ class Pool:
                     if stop > start:
                         ranges.append(Range(self.logs[log], start, stop))
                         starts[part, log] = stop
-                events = ipc(batch.take(pa.array(chosen)))
+                events = ipc(_taken(batch, chosen))
                 yield (
                     part,
                     Block(VERSION, epoch, catalog_version, logs, ranges, events, letters),
@@ -423,6 +426,37 @@ class Pool:
             home_positions[row] = event.home_position
             epochs[row], offsets[row], indexes[row] = event.superseded
         return [pa.array(x) for x in (home_logs, home_positions, epochs, offsets, indexes)]
+
+
+def _lengths(column: Any) -> npt.NDArray[np.int64]:
+    """The bytes of each text of a column."""
+    if isinstance(column, pa.DictionaryArray):
+        each: npt.NDArray[np.int64] = _lengths(column.dictionary)[column.indices.to_numpy()]
+        return each
+    lengths: npt.NDArray[np.int64] = pc.binary_length(column).to_numpy().astype(np.int64)
+    return lengths
+
+
+def _taken(batch: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> pa.RecordBatch:
+    """Some rows of a batch, with those texts in its dictionaries alone that they have."""
+    taken = batch.take(pa.array(rows))
+    columns = [
+        _without_unused(column) if isinstance(column, pa.DictionaryArray) else column
+        for column in taken.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _without_unused(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    codes = column.indices.to_numpy()
+    used = np.zeros(len(column.dictionary), dtype=bool)
+    used[codes] = True
+    if used.all():
+        return column
+    numbers = np.cumsum(used, dtype=np.int32) - np.int32(1)
+    return pa.DictionaryArray.from_arrays(
+        pa.array(numbers[codes]), column.dictionary.filter(pa.array(used))
+    )
 
 
 def _stops_within(

@@ -1,7 +1,8 @@
 -- 0009_plain_texts: the texts of events that few values share are plain texts, but for those of the key.
 -- Why    A merge gathers a LowCardinality column value by value, through its dictionary: these six took half of every merge, and merges
 --        as much of the engine's time as inserts. Plain they take 0.5 bytes more of a row, and an insert 7 % more time.
--- Reads  events (0002). Parts that exist are rewritten in the background, these columns alone, and are read as before meanwhile.
+-- Reads  events (0002). Parts that exist are rewritten in the background (of large ones these columns alone), and are read as before
+--        meanwhile. Until that is done they don't merge with younger ones; those they replace go after some minutes.
 -- Exact  The texts stay what they are. Arrow's dictionaries are taken as before.
 -- Undo   The same with LowCardinality(String).
 ALTER TABLE events

@@ -11,7 +11,6 @@ from typing import Any
 
 import clickhouse_connect
 import httpx
-import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -23,7 +22,6 @@ from local_stack.clickhouse import clickhouse_child, clickhouse_url
 from local_stack.ports import HOST
 from local_stack.readers import Reader, Readers, forbidden
 from local_stack.settings import StackSettings
-from local_stack.standing import AUTOGROUP
 from tests.local_stack.conftest import Http
 from tests.local_stack.test_access import CALLS, READS, WRITES
 from tests.stack import running, stack_settings
@@ -437,31 +435,6 @@ HEAVY = {
     "much_memory": ("SELECT groupArray(number) FROM numbers(1e9)", {241, 128}),
     "regexes": (r"SELECT count() FROM numbers(1e12) WHERE match(toString(number), '(a+)+(1+)+$')", {159, 158}),
 }  # fmt: skip
-
-
-@pytest.mark.skipif(not AUTOGROUP.exists(), reason="tasks are not grouped by sessions here")
-def test_the_engine_stands_back_while_a_reader_asks(settings: StackSettings, reader: Http) -> None:
-    """Of decision 0031. Priorities of the engine's threads mean nothing outside of its session."""
-    engine = next(
-        process
-        for process in psutil.Process().children(recursive=True)
-        for connection in process.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-        and connection.laddr.port == settings.clickhouse_port
-    )
-    seen = Path(f"/proc/{engine.pid}/autogroup")
-
-    def stands(nice: str) -> None:
-        deadline = time.monotonic() + 30
-        while seen.read_text().split()[-1] != nice:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-    stands("0")
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(reader.client.post, "/", content=HEAVY["for_ever"][0], timeout=3)
-        stands("10")
-    stands("0")
 
 
 def code_of(http: httpx.Client, sql: str) -> int:

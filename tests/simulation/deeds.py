@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from schemas.limits import BLOCK_BYTES_MAX
 from stream_workers.topics import RETENTION_MS
 from tests.simulation.faults import possible
 from tests.simulation.histories import event
@@ -116,7 +117,7 @@ def shape_of(pick: Pick) -> dict[str, Any]:
         "counters": 1 + pick(2),
         "poll": 1 + pick(3),
         "slow_refills": pick(2),
-        "bytes_max": (400, 4 << 20)[pick(2)],
+        "bytes_max": (400, BLOCK_BYTES_MAX)[pick(2)],
     }
 
 

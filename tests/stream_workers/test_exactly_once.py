@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.block import Block
+from schemas.limits import BLOCK_BYTES_MAX
 from schemas.position import Log
 from stream_workers.packing import Record
 from tests.stream_workers.worlds import (
@@ -88,7 +89,7 @@ def test_each_event_has_one_row_however_packers_fail_restart_and_overlap(
 ) -> None:
     """Packers start from the commit at any time; a zombie goes on sending; blocks get lost."""
     partitions = data.draw(st.integers(1, 3), "partitions")
-    bytes_max = data.draw(st.sampled_from([1, 300, 900, 4 << 20]), "bytes_max")
+    bytes_max = data.draw(st.sampled_from([1, 300, 900, BLOCK_BYTES_MAX]), "bytes_max")
     commit, log_of_blocks = 0, list[tuple[int, Block]]()
     packers: list[Packing] = []
     outboxes: list[list[tuple[tuple[int, Block] | None, int]]] = []
@@ -168,7 +169,7 @@ def test_a_replay_of_any_suffix_gives_identical_rows(
 @given(all_records=records(), data=st.data())
 def test_a_row_stands_where_its_claim_says(all_records: list[Record], data: st.DataObject) -> None:
     """The sweep names a row by its place in the log of blocks: the claim has to be the same."""
-    packer = Packing(all_records, 0, 2, data.draw(st.sampled_from([400, 4 << 20])))
+    packer = Packing(all_records, 0, 2, data.draw(st.sampled_from([400, BLOCK_BYTES_MAX])))
     blocks = list(packer.flush(len(all_records), lambda: True))
     for counter in count_all(blocks * 2, CATALOG, 2):
         owners = [row for row in counter.events() if row["verdict"] in ("counted", "filtered")]

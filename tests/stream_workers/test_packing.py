@@ -3,11 +3,12 @@
 import json
 from datetime import UTC, datetime
 from hashlib import sha256
+from random import Random
 
 import pytest
 
 from schemas import resent
-from schemas.block import Block, encode
+from schemas.block import Block, encode, ipc
 from schemas.limits import BLOCK_BYTES_MAX, MESSAGE_BYTES_MAX
 from schemas.position import Log, Point, position
 from stream_workers.packing import Pool, Record
@@ -98,10 +99,44 @@ def test_40_000_events_of_10_mb_become_blocks_within_the_limit() -> None:
     value = json.dumps(events).encode()
     assert 8 << 20 < len(value) <= 10 << 20
     blocks = cut(pool_of([make_record(0, value)]), 2)
-    assert len(blocks) >= 4
+    assert len(blocks) == 2
     assert max(len(encode(block)) for _, block in blocks) < BLOCK_BYTES_MAX
     assert sum(block.table().num_rows for _, block in blocks) == 40_000
     assert {block.ranges[0].stop for _, block in blocks[-1:]} == {position(1)}
+
+
+@pytest.mark.parametrize("letter", ["x", "\N{GRINNING FACE}"])
+def test_long_texts_weigh_as_much_as_they_take(letter: str) -> None:
+    """Every text of an event may be long, and another in each."""
+
+    def text(number: int, chance: Random) -> str:
+        return letter * 223 + f"{chance.getrandbits(128):032x}"
+
+    chance = Random(1)
+    events = [
+        make_event(
+            text(n, chance),
+            event_name=text(n, chance),
+            external_customer_id=text(n, chance),
+            source=text(n, chance),
+        )
+        for n in range(8_000)
+    ]
+    records = [make_record(n, events[n : n + 500]) for n in range(0, len(events), 500)]
+    pool = pool_of(records)
+    for partitions in (1, 3):
+        blocks = cut(pool_of(records), partitions)
+        assert sum(block.table().num_rows for _, block in blocks) == len(events)
+        assert max(len(encode(block)) for _, block in blocks) < BLOCK_BYTES_MAX
+    plain = sum(len(ipc(block.table(), compression=None)) for _, block in blocks)
+    assert 0.9 * plain < pool.weight < 1.3 * plain
+
+
+def test_a_block_has_those_texts_in_its_dictionaries_that_its_events_have() -> None:
+    events = [make_event(f"id{n}", event_name=f"name{n % 7}") for n in range(40)]
+    for _, block in cut(pool_of([make_record(0, events)]), 8):
+        names = block.table().column("event_name")
+        assert sorted(names.dictionary.to_pylist()) == sorted(set(names.to_pylist()))
 
 
 def test_one_heavy_event_makes_a_block_alone() -> None:

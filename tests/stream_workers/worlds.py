@@ -11,6 +11,7 @@ import numpy as np
 from schemas.balance import NOTHING, Balance
 from schemas.block import Block, decode, encode
 from schemas.catalog import Aggregation, Feature, Reset, Status, Window
+from schemas.limits import BLOCK_BYTES_MAX
 from schemas.position import Log, Point
 from schemas.resent import Resent
 from stream_workers.claims import CLAIM, NOWHERE, Claim, Claims, Keys, Table, absent, listed
@@ -21,7 +22,7 @@ from stream_workers.packing import Pool, Record
 
 NOW = 1_763_700_000_000
 HORIZON_MS = 35 * 24 * 3_600_000
-BYTES_MAX = 4 << 20
+BYTES_MAX = BLOCK_BYTES_MAX
 SOURCE = Log("gateway-events", 0, 0)
 Row = dict[str, Any]
 
