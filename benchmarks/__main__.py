@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import claims, cores, counted, engine, faust, gateway, reading, storage
+from benchmarks import claims, cores, counted, engine, faust, gateway, reading, starting, storage
 from benchmarks.figures import Figure, machine, read_json, table, worse, write_json
 from benchmarks.stack import stack
 from benchmarks.trickle import trickle
@@ -153,6 +153,10 @@ async def _claims(scale: Scale) -> list[Figure]:
     return await asyncio.to_thread(claims.measure, scale.claims)
 
 
+async def _starting(scale: Scale) -> list[Figure]:
+    return await starting.measure(scale.stored // 5, scale.runs)
+
+
 async def _reading(scale: Scale) -> list[Figure]:
     return await reading.measure_reading(scale.stored, 100 if scale is FULL else 3)
 
@@ -164,6 +168,7 @@ SECTIONS: dict[str, Callable[[Scale], Coroutine[None, None, list[Figure]]]] = {
     "faust": _faust,
     "trickle": _trickle,
     "claims": _claims,
+    "starting": _starting,
     "reading": _reading,
 }
 
