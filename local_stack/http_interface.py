@@ -58,7 +58,6 @@ TOO_MANY = 202
 REFUSED_S = 1.0
 """How long a reader waits to hear that there is no place: who asks again at once gets no sooner
 one, but would take the time of those who send events."""
-"""The engine stands back while readers ask, and so long after: they ask again."""
 SESSION_TIMEOUT_S = 60
 SESSION_TIMEOUT_MAX_S = 3600
 

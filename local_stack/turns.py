@@ -25,7 +25,7 @@ class Turns:
         self._turn = 0
 
     @property
-    def held(self) -> int:
+    def _held(self) -> int:
         """How many places are taken."""
         return self._holding.total()
 
@@ -37,7 +37,7 @@ class Turns:
         waiting = self._waiting.get(account, ())
         if len(waiting) + self._holding[account] >= self._of_one_max:
             raise NoPlace
-        if self.held + sum(map(len, self._waiting.values())) >= self._all_max:
+        if self._held + sum(map(len, self._waiting.values())) >= self._all_max:
             self._displace_for(len(waiting) + 1)
         self._given.setdefault(account, self._turn - 1)  # before who has just had a place
         turn = asyncio.get_running_loop().create_future()
@@ -55,7 +55,7 @@ class Turns:
 
     def _give(self) -> None:
         """Give free places to those who are next."""
-        while self._waiting and self.held < self._places:
+        while self._waiting and self._held < self._places:
             account = min(self._waiting, key=lambda each: self._given[each])
             turn = self._waiting[account][0]
             self._leave(account, turn)

@@ -109,18 +109,19 @@ def test_40_000_events_of_10_mb_become_blocks_within_the_limit() -> None:
 def test_long_texts_weigh_as_much_as_they_take(letter: str) -> None:
     """Every text of an event may be long, and another in each."""
 
-    def text(number: int, chance: Random) -> str:
+    chance = Random(1)
+
+    def text() -> str:
         return letter * 223 + f"{chance.getrandbits(128):032x}"
 
-    chance = Random(1)
     events = [
         make_event(
-            text(n, chance),
-            event_name=text(n, chance),
-            external_customer_id=text(n, chance),
-            source=text(n, chance),
+            text(),
+            event_name=text(),
+            external_customer_id=text(),
+            source=text(),
         )
-        for n in range(8_000)
+        for _ in range(8_000)
     ]
     records = [make_record(n, events[n : n + 500]) for n in range(0, len(events), 500)]
     pool = pool_of(records)
